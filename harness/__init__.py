@@ -1,0 +1,1 @@
+"""Research tasks for language-model agents: locked files, real tests, trustworthy scores."""

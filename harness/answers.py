@@ -1,0 +1,103 @@
+"""A test's state as the text that an agent reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness import render
+from harness.budget import Budget
+from harness.errors import AgentError
+from harness.events import StageResult, TestFinished
+from harness.metrics import format_values
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one tool call is answered with."""
+
+    ok: bool
+    text: str
+    error: str | None = None
+    data: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of_error(cls, error: AgentError, view: str = "", **data: Any) -> Answer:
+        text = f"{error.text}\n\n{view}" if view else error.text
+        return cls(False, text, error.code, data)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a test is, as its run directory tells."""
+
+    state: str
+    """`queued` or `running`"""
+    place: int | None = None
+    """in the queue, from 1"""
+    stage: str | None = None
+    role: str | None = None
+    step: int | None = None
+    steps: int | None = None
+    seconds_left: float | None = None
+    loss: float | None = None
+    tokens_per_s: float | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if value is not None}
+
+
+NOTHING_TO_DO = "Nothing to do until then: call status(wait_s=50), or wait without calling."
+
+
+def progress_text(number: int, progress: Progress) -> str:
+    if progress.state == "queued":
+        place = f"place {progress.place or 1}"
+        if progress.seconds_left is None:
+            return f"[Test #{number}] queued: {place}. {NOTHING_TO_DO}"
+        wait = render.duration(progress.seconds_left)
+        return f"[Test #{number}] queued: {place}, about {wait} until it starts."
+    parts = [progress.stage or "starting"]
+    if progress.role == "score":
+        parts.append("scoring")
+    elif progress.step is not None and progress.steps is not None:
+        parts.append(f"step {progress.step} of {progress.steps}")
+    if progress.seconds_left is not None and progress.role != "score":
+        parts.append(f"about {render.duration(progress.seconds_left)} left")
+    return f"[Test #{number}] running: {', '.join(parts)}. {NOTHING_TO_DO}"
+
+
+def result_text(result: TestFinished, budget: Budget, decimals: Mapping[str, int]) -> str:
+    """A finished test as `test`, `status` and `submit` show it."""
+    head = (
+        f"[Test #{result.number}] ({render.tests_remaining(budget.remaining)}; "
+        "call submit(n=N) to choose which test result to submit as final)"
+    )
+    return "\n\n".join([head, *(stage_text(stage, decimals) for stage in result.stages)])
+
+
+def stage_text(stage: StageResult, decimals: Mapping[str, int]) -> str:
+    lines = [f"### {stage.label} ({stage.script})"]
+    if stage.feedback:
+        lines.append("Training metrics (last steps):")
+        lines.extend(stage.feedback)
+    if stage.metrics:
+        lines.append(f"TEST_METRICS: {format_values(stage.metrics, decimals)}")
+    if stage.state == "failed":
+        lines.append(f"[COMMAND FAILED exit={stage.exit}]")
+        lines.extend(stage.reason)
+    elif stage.state == "timeout":
+        lines.append(f"[TIMEOUT after {stage.limit_s:.0f} s]")
+        lines.extend(stage.reason)
+    elif stage.state == "skipped":
+        lines.append(f"[SKIPPED: {'; '.join(stage.reason)}]")
+    return "\n".join(lines)
+
+
+def idle_text(budget: Budget, last: TestFinished | None, decimals: Mapping[str, int]) -> str:
+    """What `status` says while no test runs."""
+    head = f"[Status] {render.tests_remaining(budget.remaining)}; no test is running."
+    if last is None:
+        return f"{head} Call test() to run one on the files as they are."
+    return f"{head} The last result:\n\n{result_text(last, budget, decimals)}"

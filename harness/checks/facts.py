@@ -1,0 +1,102 @@
+"""What the locked code of a file binds and reads, worked out once for each unedited file."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from functools import lru_cache
+
+from harness.checks.scopes import Binding, Names, collect
+from harness.checks.structure import Function, Structure, children, read_structure, walk
+from harness.regions import EditableFile
+
+
+@dataclass(frozen=True)
+class LockedFacts:
+    """Names and attributes of the locked code of one file."""
+
+    structure: Structure
+    names: Names
+    """of the module, its functions' free names included; regions left out"""
+    module_read: frozenset[str]
+    """read in the module's scope, from anywhere"""
+    module_bound: frozenset[str]
+    imports: dict[str, Binding]
+    """what the module's imports bind, by name"""
+    modules: frozenset[str]
+    """dotted names that are modules, `torch.nn` of `import torch.nn.functional` among them"""
+    methods: dict[str, frozenset[str]]
+    """by class: what it defines, and what locked code calls on a plain name, `model.eval()`"""
+    module_attributes: frozenset[str]
+    """read from modules: `cross_entropy` of `F.cross_entropy(…)`"""
+
+    def reads_line(self, name: str, after: int = 0) -> int | None:
+        """The first line below `after` on which locked code reads a name of the module."""
+        lines = [line for n, line in (*self.names.read, *self.names.free) if n == name]
+        return min((line for line in lines if line > after), default=min(lines, default=None))
+
+
+@lru_cache(maxsize=32)
+def locked_facts(pristine: EditableFile) -> LockedFacts:
+    """The facts of an unedited file. Raises SyntaxError if it does not parse."""
+    structure = read_structure(pristine, ast.parse(pristine.text))
+    names = collect(structure.tree.body, structure.is_region)
+    imports = {b.name: b for b in names.bound if b.target is not None}
+    modules: set[str] = set()
+    for node in walk(structure.tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                parts = alias.name.split(".")
+                modules.update(".".join(parts[:end]) for end in range(1, len(parts) + 1))
+    called = _called_on_names(structure)
+    return LockedFacts(
+        structure=structure,
+        names=names,
+        module_read=frozenset(names.all_read()),
+        module_bound=frozenset(names.local()),
+        imports=imports,
+        modules=frozenset(modules),
+        methods={
+            node.name: called | {m.name for m in node.body if isinstance(m, Function)}
+            for node in structure.tree.body
+            if isinstance(node, ast.ClassDef) and not structure.is_region(node)
+        },
+        module_attributes=frozenset(_module_attributes(structure, imports)),
+    )
+
+
+def _locked_nodes(structure: Structure) -> list[ast.AST]:
+    found: list[ast.AST] = []
+    pending: list[ast.AST] = [structure.tree]
+    while pending:
+        node = pending.pop()
+        if not structure.is_region(node):
+            found.append(node)
+            pending.extend(children(node))
+    return found
+
+
+def _module_attributes(structure: Structure, imports: dict[str, Binding]) -> set[str]:
+    def rooted(node: ast.expr) -> bool:
+        while isinstance(node, ast.Attribute):
+            node = node.value
+        return isinstance(node, ast.Name) and node.id in imports
+
+    return {
+        node.attr
+        for node in _locked_nodes(structure)
+        if isinstance(node, ast.Attribute) and rooted(node.value)
+    }
+
+
+def _called_on_names(structure: Structure) -> frozenset[str]:
+    called: set[str] = set()
+    stored: set[str] = set()
+    for node in walk(structure.tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            stored.add(node.attr)
+    for node in _locked_nodes(structure):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(), attr=attr)):
+                called.add(attr)
+    return frozenset(called - stored)

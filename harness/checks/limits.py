@@ -1,0 +1,122 @@
+"""How much data a region's text may carry.
+
+Guaranteed: bounds on the bytes of a region, on each literal, on literals together and on constants
+in one display or call. Comments and docstrings count in the bytes only, since code can't read them
+(`reach` sees to that).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Sequence
+
+from harness.checks.structure import Placed, children, walk
+from harness.constraints import Limits
+from harness.regions import Region
+
+Report = Callable[[str, int, str], None]
+"""Takes the rule, the line and the message."""
+
+
+def check_size(limits: Limits, region: Region, report: Report) -> None:
+    """Check the bytes of a region, of whatever language."""
+    size = sum(len(line.encode()) + 1 for line in region.lines)
+    if limits.region_bytes is not None and size > limits.region_bytes:
+        report(
+            "region-size",
+            region.first,
+            f"the region has {size} bytes, at most {limits.region_bytes} are accepted; "
+            "shorten code or comments",
+        )
+
+
+def check_literals(limits: Limits, code: Sequence[Placed], first: int, report: Report) -> None:
+    """Check the literals of a region's statements; `first` is the region's first line."""
+    measure = _Measure(limits, report)
+    for placed in code:
+        measure.visit(placed.statement)
+    if limits.literal_total is not None and measure.total > limits.literal_total:
+        report(
+            "literal-size",
+            first,
+            f"string literals of the region have {measure.total} characters together, at most "
+            f"{limits.literal_total} are accepted; compute values instead of storing them",
+        )
+
+
+class _Measure(ast.NodeVisitor):
+    def __init__(self, limits: Limits, report: Report) -> None:
+        self.limits, self.report, self.total = limits, report, 0
+        self.counted: set[int] = set()
+
+    def visit(self, node: ast.AST) -> None:
+        match node:
+            case ast.Expr(value=ast.Constant(value=str())):
+                return  # a docstring
+            case ast.Constant(value=str(text)):
+                self.total += len(text)
+                self._length(node, len(text))
+            case ast.Constant(value=bytes(data)):
+                self.total += len(data)
+                self._length(node, len(data))
+            case ast.Constant():
+                self._length(node, (node.end_col_offset or 0) - node.col_offset)
+            case ast.JoinedStr() | ast.BinOp(op=ast.Add()):
+                if id(node) not in self.counted:
+                    self._length(node, self._joined(node))
+            case ast.List() | ast.Tuple() | ast.Set() | ast.Dict() | ast.Call():
+                if id(node) not in self.counted:
+                    self._collection(node)
+        for child in children(node):
+            self.visit(child)
+
+    def _length(self, node: ast.expr, length: int) -> None:
+        most = self.limits.literal_chars
+        if most is not None and length > most:
+            self.report(
+                "literal-size",
+                node.lineno,
+                f"a literal of {length} characters, at most {most} are accepted; "
+                "compute the value instead of storing it",
+            )
+
+    def _joined(self, node: ast.expr) -> int:
+        """Characters of the literals that an f-string or a sum consists of."""
+        length, parts = 0, 0
+        pending: list[ast.expr] = [node]
+        while pending:
+            part = pending.pop()
+            match part:
+                case ast.Constant(value=str() | bytes() as text):
+                    length, parts = length + len(text), parts + 1
+                case ast.JoinedStr(values=values):
+                    self.counted.add(id(part))
+                    pending.extend(values)
+                case ast.BinOp(op=ast.Add(), left=left, right=right):
+                    self.counted.add(id(part))
+                    pending += [left, right]
+        # A single literal is reported as what it is.
+        return length if parts > 1 else 0
+
+    def _collection(self, node: ast.expr) -> None:
+        parts: list[ast.expr]
+        if isinstance(node, ast.Call):
+            # What stands in a display among its arguments is counted there.
+            parts = [*node.args, *(keyword.value for keyword in node.keywords)]
+            parts = [p.operand if isinstance(p, ast.UnaryOp) else p for p in parts]
+            count = sum(isinstance(part, ast.Constant) for part in parts)
+        else:
+            count = 0
+            for part in walk(node):
+                count += isinstance(part, ast.Constant)
+                if isinstance(part, ast.List | ast.Tuple | ast.Set | ast.Dict):
+                    self.counted.add(id(part))
+        most = self.limits.collection_constants
+        if most is not None and count > most:
+            what = "call" if isinstance(node, ast.Call) else "collection"
+            self.report(
+                "collection-size",
+                node.lineno,
+                f"a {what} with {count} constants, at most {most} are accepted; "
+                "compute the values instead of storing them",
+            )

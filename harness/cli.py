@@ -1,0 +1,194 @@
+"""The terminal door: `harness serve`, `demo`, `replay`, `data`, `doctor`, `gc`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from harness import demo as demo_session
+from harness import replay_view
+from harness.datasets import DataError, datasets
+from harness.datasets import prepare as prepare_dataset
+from harness.doctor import diagnose
+from harness.retention import remove_expired, run_usage
+from harness.settings import Settings
+from harness.task import Task, TaskError, find_tasks
+from harness.workspace import StatePaths
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Research tasks for language-model agents. Settings are HARNESS_* variables.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="The data sets that tests train and score on.")
+app.add_typer(data_app, name="data")
+
+BAD_INPUT = 2
+"""exit code for a mistake in the command or its input"""
+
+
+def _fail(message: str, code: int = 1) -> typer.Exit:
+    Console(stderr=True).print(Text(f"ERROR: {message}"))
+    return typer.Exit(code)
+
+
+def _tasks(settings: Settings) -> Mapping[str, Task]:
+    try:
+        return find_tasks(settings.tasks_dir)
+    except TaskError as error:
+        raise _fail(str(error), BAD_INPUT) from error
+
+
+def _task(settings: Settings, name: str | None) -> Task:
+    tasks = _tasks(settings)
+    if name is None and tasks:
+        name = next(iter(tasks))
+    if name is None or name not in tasks:
+        known = ", ".join(tasks) or f"none in {settings.tasks_dir}; set HARNESS_TASKS_DIR"
+        raise _fail(f"no task {name!r}; tasks: {known}", BAD_INPUT)
+    return tasks[name]
+
+
+def _profile(task: Task, name: str) -> str:
+    if name not in task.profiles:
+        raise _fail(f"no profile {name!r}; profiles: {', '.join(task.profiles)}", BAD_INPUT)
+    return name
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port; 0 takes a free one.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Profile of sessions that name none.")] = None,
+) -> None:
+    """Serve the tasks over HTTP until interrupted."""
+    flags = {"HARNESS_HOST": host, "HARNESS_PORT": port, "HARNESS_PROFILE": profile}
+    os.environ.update({name: str(value) for name, value in flags.items() if value is not None})
+    # The composition root stands above the doors, so it is started, not imported.
+    os.execv(sys.executable, [sys.executable, "-m", "server"])
+
+
+@app.command()
+def demo(
+    task: Annotated[str | None, typer.Option(help="The first task if left out.")] = None,
+    profile: Annotated[str | None, typer.Option(help="A profile that needs no GPU.")] = None,
+    baseline: Annotated[str | None, typer.Option(help="Whose edits are played.")] = None,
+) -> None:
+    """Play a whole session over HTTP, for real, and measure the unedited file beside it."""
+    settings = Settings()
+    chosen = _task(settings, task)
+    without_gpu = [name for name, p in chosen.profiles.items() if p.gpus == 0]
+    if profile is None and not without_gpu:
+        raise _fail(f"every profile of {chosen.name} needs a GPU; name one with --profile")
+    name = baseline or next(iter(chosen.baselines), None)
+    if name is None or name not in chosen.baselines:
+        raise _fail(f"no baseline {name!r}; baselines: {', '.join(chosen.baselines)}", BAD_INPUT)
+    try:
+        demo_session.run(
+            settings,
+            chosen,
+            _profile(chosen, profile or without_gpu[0]),
+            chosen.baseline(name),
+            Console(),
+        )
+    except (demo_session.DemoError, DataError) as error:
+        raise _fail(str(error)) from error
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="A recorded session.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Counts and differences only.")] = False,
+) -> None:
+    """Apply a recorded session's edits again and compare every answer with the record."""
+    settings = Settings()
+    raise typer.Exit(replay_view.run(file, as_json, Console(), settings.tasks_dir))
+
+
+@data_app.command("prepare")
+def data_prepare(
+    task: Annotated[str | None, typer.Argument(help="The first task if left out.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Whose data set; all if left out.")] = None,
+) -> None:
+    """Make a task's data sets; one that is there is left alone."""
+    settings = Settings()
+    chosen = _task(settings, task)
+    if profile is not None:
+        profiles = [_profile(chosen, profile)]
+    else:
+        found = datasets(chosen, settings.resolved_data_dir)
+        profiles = [dataset.profiles[0] for dataset in found if dataset.can_prepare]
+    try:
+        for name in profiles:
+            folder = prepare_dataset(chosen, name, settings.resolved_data_dir)
+            typer.echo(f"{folder.name}: ready at {folder}")
+    except DataError as error:
+        raise _fail(str(error)) from error
+
+
+@data_app.command("status")
+def data_status() -> None:
+    """Which data sets are here."""
+    settings = Settings()
+    table = Table("data set", "task", "profiles", "state")
+    for task in _tasks(settings).values():
+        for dataset in datasets(task, settings.resolved_data_dir):
+            state = "ready" if dataset.ready else f"missing: {dataset.remedy}"
+            table.add_row(dataset.name, dataset.task, ", ".join(dataset.profiles), state)
+    Console().print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """What is here, what is missing, and the command that brings it."""
+    settings = Settings()
+    table = Table("", "what", "found", "what to do")
+    broken = False
+    for finding in diagnose(settings, _tasks(settings)):
+        mark = "ok" if finding.ok else ("MISSING" if finding.required else "-")
+        broken = broken or (finding.required and not finding.ok)
+        remedy = "" if finding.ok else finding.remedy
+        table.add_row(mark, finding.what, Text(finding.found), Text(remedy))
+    Console().print(table)
+    raise typer.Exit(1 if broken else 0)
+
+
+@app.command()
+def gc(
+    delete: Annotated[
+        bool, typer.Option("--delete", help="Remove what may be removed; else only show it.")
+    ] = False,
+    older_than: Annotated[
+        float, typer.Option(help="Days since a test finished, before anything of it is removed.")
+    ] = 7.0,
+) -> None:
+    """Disk used by runs. Metrics, per-window losses, per-item outcomes and files always stay."""
+    state = StatePaths(Settings().state_dir.absolute())
+    usages = run_usage(state)
+    table = Table("session", "test", "total MiB", "checkpoints, scratch MiB", "state")
+    for usage in usages:
+        table.add_row(
+            usage.session,
+            usage.run.root.name,
+            f"{usage.total / 2**20:.1f}",
+            f"{usage.removable / 2**20:.1f}",
+            "finished" if usage.finished_at is not None else "not finished",
+        )
+    Console().print(table)
+    if delete:
+        freed = remove_expired(usages, older_than * 86400)
+        typer.echo(f"Freed {freed / 2**20:.1f} MiB of tests older than {older_than:g} days.")
+    else:
+        removable = sum(usage.removable for usage in usages if usage.finished_at is not None)
+        typer.echo(
+            f"{removable / 2**20:.1f} MiB can be freed: harness gc --delete --older-than DAYS"
+        )

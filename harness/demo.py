@@ -1,0 +1,241 @@
+"""`harness demo`: a whole session over HTTP, as an agent plays one, beside the unedited file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from harness.datasets import prepare
+from harness.metrics import format_value
+from harness.prompt import visible_metrics
+from harness.settings import Settings
+from harness.task import Baseline, Task
+
+START_SECONDS = 60
+
+
+class DemoError(RuntimeError):
+    """The demo cannot go on; the message says why."""
+
+
+def run(settings: Settings, task: Task, profile: str, baseline: Baseline, console: Console) -> None:
+    """Play the session, measure the unedited file, print both. Raises DemoError or DataError."""
+    began = time.monotonic()
+    if not (settings.resolved_data_dir / task.profile(profile).data.name).is_dir():
+        console.print("[bold]Preparing the data[/bold] (once)")
+    prepare(task, profile, settings.resolved_data_dir)
+    with running_server(settings, console) as url, httpx.Client(base_url=url, timeout=90) as http:
+        edited = _play(http, task, profile, baseline, console)
+        console.rule("The unedited file, measured in the same way")
+        plain = _Player(http, task.name, profile, "demo (no edit)", console)
+        unedited = plain.test()
+        plain.call("submit", n=1)
+    _closing_table(task, profile, baseline, unedited, edited, console)
+    console.print(f"Done in {time.monotonic() - began:.0f} s. State: {settings.state_dir}")
+
+
+def _play(
+    http: httpx.Client, task: Task, profile: str, baseline: Baseline, console: Console
+) -> dict[str, float]:
+    console.rule(f"An agent's session: {task.name}, profile {profile}")
+    agent = _Player(http, task.name, profile, f"demo ({baseline.name})", console)
+    prompt = agent.created["prompt"]
+    head = "\n".join(prompt.splitlines()[:12])
+    console.print(
+        Panel(Text(f"{head}\n…"), title=f"prompt, {len(prompt)} characters", title_align="left")
+    )
+    file = task.files[0]
+    locked_line = file.regions[0].first - 1
+    console.print("First an edit that is refused, since the line is locked:")
+    refused = agent.call(
+        "edit",
+        op="replace",
+        filename=file.name,
+        start_line=locked_line,
+        end_line=locked_line,
+        content="# mine now",
+    )
+    if refused["ok"]:
+        raise DemoError(f"line {locked_line} of {file.name} is locked, but could be edited")
+    console.print(f"Then the edits of the baseline '{baseline.title}':")
+    for edit in baseline.edits:
+        answer = agent.call("edit", **edit)
+        if not answer["ok"]:
+            raise DemoError(f"the baseline's edit was refused: {answer['text'].splitlines()[0]}")
+    metrics = agent.test()
+    agent.call("submit", n=1)
+    return metrics
+
+
+class _Player:
+    """One session over HTTP, with everything that is sent and answered on the console."""
+
+    def __init__(
+        self, http: httpx.Client, task: str, profile: str, name: str, console: Console
+    ) -> None:
+        self._http, self._console = http, console
+        response = http.post("/v1/sessions", json={"task": task, "profile": profile, "agent": name})
+        response.raise_for_status()
+        self.created = response.json()
+        self._path = f"/v1/sessions/{self.created['id']}"
+        self._headers = {"Authorization": f"Bearer {self.created['token']}"}
+
+    def call(self, tool: str, **args: Any) -> dict[str, Any]:
+        """Call a tool and show the answer's first lines."""
+        answer = self._post(tool, args)
+        shown = ", ".join(f"{k}={_short(v)}" for k, v in args.items())
+        self._console.print(Text(f"> {tool}({shown})", style="cyan"))
+        limit = 40 if tool == "submit" else 2
+        lines = answer["text"].splitlines()[:limit]
+        style = "" if answer["ok"] else "yellow"
+        self._console.print(Text("\n".join(lines), style=style))
+        return answer
+
+    def test(self) -> dict[str, float]:
+        """Run a test to its end behind a progress bar; returns its visible metrics."""
+        self._console.print(Text("> test()", style="cyan"))
+        answer = self._post("test", {"wait_s": 0})
+        if not answer["ok"]:
+            raise DemoError(answer["text"])
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self._console, transient=True) as bar:
+            row = bar.add_task("starting", total=None)
+            while True:
+                data = self._get_test(answer["data"]["test"])
+                if data["state"] == "finished":
+                    break
+                if data["state"] not in ("queued", "running"):
+                    raise DemoError(data["text"])
+                what = f"{data.get('stage', data['state'])} {data.get('role', '')}"
+                training = data.get("role") == "run"
+                bar.update(
+                    row,
+                    description=what,
+                    total=data.get("steps") if training else None,
+                    completed=data.get("step", 0) if training else 0,
+                )
+        self._console.print(Text(data["text"]))
+        if not data["scored"]:
+            raise DemoError("the test ended without a score; the reason is above")
+        metrics: dict[str, float] = data["metrics"]
+        return metrics
+
+    def _post(self, tool: str, args: Mapping[str, Any]) -> dict[str, Any]:
+        response = self._http.post(f"{self._path}/tools/{tool}", json=args, headers=self._headers)
+        response.raise_for_status()
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def _get_test(self, number: int) -> dict[str, Any]:
+        response = self._http.get(
+            f"{self._path}/tests/{number}", params={"wait_s": 1}, headers=self._headers
+        )
+        response.raise_for_status()
+        data: dict[str, Any] = response.json()
+        return data
+
+
+def _short(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 50 else shown[:47] + "..."
+
+
+def _closing_table(
+    task: Task,
+    profile: str,
+    baseline: Baseline,
+    unedited: Mapping[str, float],
+    edited: Mapping[str, float],
+    console: Console,
+) -> None:
+    table = Table(title=f"{task.name}, profile {profile}, one seed each")
+    table.add_column("metric")
+    for title in ("unedited", baseline.title, "difference"):
+        table.add_column(title, justify="right")
+    table.add_column("better is")
+    for metric in visible_metrics(task, profile):
+        if metric.name not in unedited or metric.name not in edited:
+            continue
+        before, after = unedited[metric.name], edited[metric.name]
+        table.add_row(
+            f"{metric.name} ({metric.unit})" if metric.unit else metric.name,
+            format_value(before, metric.decimals),
+            format_value(after, metric.decimals),
+            f"{after - before:+.{metric.decimals}f}",
+            metric.direction,
+        )
+    console.print(table)
+    console.print("One seed tells little: a difference this small may be luck.")
+
+
+@contextmanager
+def running_server(settings: Settings, console: Console) -> Iterator[str]:
+    """A server in a process of its own on a free port; yields its URL and stops it after."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    state = settings.state_dir.absolute()
+    state.mkdir(parents=True, exist_ok=True)
+    log_path = state / "demo-server.log"
+    environment = {
+        **os.environ,
+        "HARNESS_PORT": str(port),
+        "HARNESS_HOST": "127.0.0.1",
+        "HARNESS_STATE_DIR": str(state),
+        "HARNESS_DATA_DIR": str(settings.resolved_data_dir),
+        "HARNESS_TASKS_DIR": str(settings.tasks_dir.absolute()),
+    }
+    with log_path.open("wb") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "server"], env=environment, stdout=log, stderr=log
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            _wait_until_ready(server, url, log_path)
+            console.print(f"Server: {url} (its log: {_relative(log_path)})")
+            yield url
+        finally:
+            server.send_signal(signal.SIGTERM)
+            try:
+                server.wait(15)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log_path: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if server.poll() is not None:
+            raise DemoError(f"the server stopped while starting; its log is {log_path}")
+        try:
+            if httpx.get(f"{url}/readyz", timeout=2).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise DemoError(f"the server did not answer within {START_SECONDS} s; its log is {log_path}")
+
+
+def _relative(path: Path) -> str:
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

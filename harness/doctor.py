@@ -1,0 +1,113 @@
+"""What this machine has, what is missing, and the command that brings it."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from harness import hardware
+from harness.datasets import datasets
+from harness.settings import Settings
+from harness.store import Store
+from harness.task import Task
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One thing that was looked at. `remedy` is empty where nothing needs to be done."""
+
+    what: str
+    found: str
+    ok: bool
+    remedy: str = ""
+    required: bool = True
+
+
+def diagnose(settings: Settings, tasks: Mapping[str, Task]) -> Iterator[Diagnosis]:
+    """Look at everything that tests need, cheapest first."""
+    version = platform.python_version()
+    yield Diagnosis("Python", version, sys.version_info >= (3, 11), "install Python 3.11 or newer")
+    yield from _torch()
+    found = hardware.gpus()
+    yield Diagnosis(
+        "GPU",
+        ", ".join(f"{gpu.name} ({gpu.memory / 2**30:.0f} GiB)" for gpu in found) or "none",
+        bool(found),
+        "" if found else "without one, use a profile that needs none",
+        required=False,
+    )
+    yield _tokenizer()
+    for task in tasks.values():
+        for dataset in datasets(task, settings.resolved_data_dir):
+            yield Diagnosis(
+                f"data: {dataset.name}",
+                str(dataset.folder) if dataset.ready else f"for {', '.join(dataset.profiles)}",
+                dataset.ready,
+                "" if dataset.ready else dataset.remedy,
+                required=False,
+            )
+    if not tasks:
+        yield Diagnosis("tasks", f"none in {settings.tasks_dir}", False, "set HARNESS_TASKS_DIR")
+    yield _sandbox()
+    yield _database(settings)
+    yield _disk(settings.state_dir)
+
+
+def _torch() -> Iterator[Diagnosis]:
+    try:
+        version = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        yield Diagnosis("torch", "not installed", False, "make install")
+        return
+    major, minor = (int(part) for part in version.split(".")[:2])
+    fits = (2, 11) <= (major, minor) < (2, 15)
+    yield Diagnosis("torch", version, fits, "" if fits else "make install (2.11 to 2.14 is needed)")
+
+
+def _tokenizer() -> Diagnosis:
+    try:
+        version = metadata.version("tiktoken")
+    except metadata.PackageNotFoundError:
+        return Diagnosis("tokenizer", "tiktoken is not installed", False, "make install")
+    return Diagnosis("tokenizer", f"tiktoken {version}; its files come with the data sets", True)
+
+
+def _sandbox() -> Diagnosis:
+    program = shutil.which("bwrap")
+    return Diagnosis(
+        "sandbox",
+        program or "bubblewrap is not installed",
+        program is not None,
+        "" if program else "apt-get install bubblewrap (tests do not run in one yet)",
+        required=False,
+    )
+
+
+def _database(settings: Settings) -> Diagnosis:
+    url = settings.resolved_database_url
+    try:
+        store = Store(url)
+        store.check()
+        store.close()
+    except Exception as error:  # whatever a driver raises is the answer here
+        reason = str(error).splitlines()[0]
+        return Diagnosis("database", reason, False, "set HARNESS_DATABASE_URL to one that answers")
+    return Diagnosis("database", url.rsplit("@", 1)[-1], True)
+
+
+def _disk(state_dir: Path) -> Diagnosis:
+    folder = state_dir.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    return Diagnosis(
+        "disk",
+        f"{free / 2**30:.0f} GiB free",
+        free > 5 * 2**30,
+        "harness gc --delete, or set HARNESS_STATE_DIR to a larger disk",
+    )

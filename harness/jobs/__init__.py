@@ -1,0 +1,52 @@
+"""Where a run directory is carried out: the executors' protocol and the table of choices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal, Protocol, cast
+
+from harness.workspace import RunPaths
+
+JobKind = Literal["queued", "running", "gone"]
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What an executor knows of a run; what the run itself reached stands in its status.json."""
+
+    kind: JobKind
+    """`gone`: no process works on it and none will, unless it is submitted (again)."""
+    place: int | None = None
+    """In the queue, from 1; only while queued."""
+
+
+class Executor(Protocol):
+    """Decides where ``python -m harness.jobs.runner RUN_DIR`` runs. Safe to call from threads."""
+
+    def submit(self, run: RunPaths) -> None:
+        """Queues a prepared run directory, or takes up one whose runner is alive. A run that is
+        queued or running already, or is finished, is left alone."""
+
+    def cancel(self, run: RunPaths) -> None:
+        """Ends a run for good; its status becomes `cancelled`, at once if it was not begun and
+        else within seconds."""
+
+    def state(self, run: RunPaths) -> JobState:
+        """Where the run stands now."""
+
+    def poll(self) -> None:
+        """Starts what may be started now; to be called every now and then."""
+
+
+EXECUTORS: Mapping[str, str] = {"local": "harness.jobs.local:LocalExecutor"}
+"""Choice -> ``module:class``; imported only when chosen, for some need optional packages."""
+
+
+def make_executor(name: str, **options: Any) -> Executor:
+    """The executor of that name. ValueError, with the choices, if there is none."""
+    if name not in EXECUTORS:
+        raise ValueError(f"unknown executor {name!r}; there are: {', '.join(sorted(EXECUTORS))}")
+    module, _, noun = EXECUTORS[name].partition(":")
+    return cast(Executor, getattr(import_module(module), noun)(**options))

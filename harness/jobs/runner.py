@@ -1,0 +1,432 @@
+"""Carries out a run directory: ``python -m harness.jobs.runner RUN_DIR``.
+
+Steps run one after the other, each as a process group of its own, with the plan's environment
+and nothing else. Guaranteed: before a step begins and before the runner ends well, no process of
+an earlier step is alive; a step whose exit.json exists is never run again; at most one runner
+works on a directory. Started again on a directory that is not finished, it goes on: the step
+that was interrupted is run again, with ``out/`` as it was left and its whole time limit.
+
+SIGTERM ends the step's processes; the state is then `cancelled` if RUN_DIR/cancel exists, else
+`interrupted`. Exit codes: 0 the run is finished or cancelled, 2 no usable plan, 3 another runner
+is at work, 75 interrupted, 1 our own fault (the traceback stands in runner.log).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import selectors
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from harness.jobs.plan import (
+    ENDED_STEPS,
+    FINAL_STATES,
+    Plan,
+    PlanError,
+    PlanStage,
+    PlanStep,
+    Progress,
+    RunStatus,
+    StepState,
+    StepStatus,
+    new_status,
+    read_plan,
+    read_progress,
+    read_status,
+    utc_now,
+    write_status,
+)
+from harness.jobs.processes import (
+    StillAlive,
+    adopt_orphans,
+    descendants,
+    die_with_parent,
+    end_descendants,
+    end_leftovers,
+    reap,
+    write_runner,
+)
+from harness.tracebacks import failure_reason
+from harness.workspace import PROGRESS_NAME, RunPaths, StepPaths, write_atomic
+
+EXIT_NO_PLAN = 2
+EXIT_BUSY = 3
+EXIT_INTERRUPTED = 75
+
+TICK_S = 0.25
+"""How often a running step is looked at; the status is written at least every fourth time."""
+STATUS_S = 1.0
+"""The longest that status.json stays as it is while a step runs."""
+REASON_BYTES = 1 << 20
+"""How much of a log's end is searched for the reason of a failure."""
+
+
+class Interrupted(Exception):
+    """SIGTERM came; the step's processes are dead."""
+
+
+class Runner:
+    """One run directory being carried out by this process."""
+
+    def __init__(self, paths: RunPaths, plan: Plan) -> None:
+        self.paths = paths
+        self.plan = plan
+        self.status = self._recall()
+        self.stopping = False
+
+    def _recall(self) -> RunStatus:
+        """The status as finished steps and the last status left it."""
+        old = read_status(self.paths)
+        status = new_status(self.plan)
+        if old is not None:
+            status.started_at, status.starts = old.started_at, old.starts
+            status.state, status.ended_at = old.state, old.ended_at
+        for index, step in enumerate(status.steps):
+            exit_path = self.paths.step(step.stage, step.role).exit
+            if exit_path.is_file():
+                status.steps[index] = StepStatus.model_validate_json(exit_path.read_bytes())
+        return status
+
+    # -----------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Goes through the plan; the exit code of the process."""
+        if self.status.state in FINAL_STATES:
+            return 0
+        self._listen()
+        adopt_orphans()
+        end_leftovers(self.paths)
+        self.status.state = "running"
+        self.status.starts += 1
+        self.status.started_at = self.status.started_at or utc_now()
+        write_status(self.paths, self.status)
+        write_runner(self.paths)
+        try:
+            for stage in self.plan.stages:
+                self._stage(stage)
+        except Interrupted:
+            return self._stopped()
+        self.status.state, self.status.ended_at = "finished", utc_now()
+        write_status(self.paths, self.status)
+        return 0
+
+    def _listen(self) -> None:
+        def stop(number: int, frame: FrameType | None) -> None:
+            self.stopping = True
+
+        signal.signal(signal.SIGTERM, stop)
+        signal.signal(signal.SIGINT, stop)
+        # Its arrival is enough: it wakes the loop that waits for the step's output.
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        if self.paths.cancel.exists():
+            self.stopping = True
+
+    def _stopped(self) -> int:
+        cancelled = self.paths.cancel.exists()
+        if cancelled:
+            mark_cancelled(self.status)
+        else:
+            self.status.state = "interrupted"
+        self.status.progress = None
+        write_status(self.paths, self.status)
+        return 0 if cancelled else EXIT_INTERRUPTED
+
+    # -----------------------------------------------------------------------------------------
+
+    def _stage(self, stage: PlanStage) -> None:
+        for step in stage.steps:
+            status = self.status.step(stage.label, step.role)
+            if status.state in ENDED_STEPS:
+                continue
+            culprit = self._failed_before(stage)
+            if culprit is None:
+                self._step(stage, step, status)
+            else:
+                status.state, status.reason = "skipped", [f"{culprit} failed"]
+            self._keep(status)
+
+    def _failed_before(self, stage: PlanStage) -> str | None:
+        """The label of the stage that makes the rest of this one pointless."""
+        for label in [*stage.needs, stage.label]:
+            for status in self.status.steps:
+                if status.stage != label:
+                    continue
+                if status.state in ("failed", "timeout"):
+                    return label
+                if status.state == "skipped":
+                    return status.reason[0].removesuffix(" failed")
+        return None
+
+    def _keep(self, status: StepStatus) -> None:
+        """Makes the end of a step final."""
+        status.ended_at = utc_now()
+        self.status.progress = None
+        path = self.paths.step(status.stage, status.role).exit
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, status.model_dump_json(indent=1) + "\n")
+        write_status(self.paths, self.status)
+
+    def _step(self, stage: PlanStage, step: PlanStep, status: StepStatus) -> None:
+        """Runs one step to its end and fills its status in."""
+        if self.stopping:
+            raise Interrupted
+        paths = self.paths.step(stage.label, step.role)
+        out = self.paths.role_out(stage.label, step.role)
+        _make_ready(paths, out, fresh=step.role == "score")
+        status.state, status.started_at = "running", utc_now()
+        write_status(self.paths, self.status)
+        attempt = StepAttempt(self, stage, step, paths)
+        try:
+            attempt.carry_out()
+        except StillAlive as e:
+            # Nothing may be scored while they live, and nobody can end them: not a failure of
+            # the step but of the machine.
+            raise SystemExit(f"runner: {stage.label}.{step.role}: {e}") from None
+        if attempt.stopped:
+            status.state, status.started_at = "waiting", None
+            raise Interrupted
+        status.exit = attempt.exit
+        if attempt.over is not None:
+            status.state, status.reason = attempt.over
+        elif attempt.exit == 0:
+            status.state = "done"
+        else:
+            status.state = "failed"
+            status.reason = failure_reason(
+                _tail(paths.log, attempt.log_from, REASON_BYTES),
+                self.plan.editable_files,
+                attempt.exit,
+                [str(self.paths.files), str(self.paths.root)],
+            )
+
+
+def _make_ready(paths: StepPaths, out: Path, *, fresh: bool) -> None:
+    """The step's folders, and nothing in them that an earlier step or start would pass on.
+
+    The agent's code could write here while it ran, so links are removed, never followed.
+    """
+    if paths.root.is_symlink() or (paths.root.exists() and not paths.root.is_dir()):
+        paths.root.unlink()
+    elif fresh and paths.root.exists():
+        shutil.rmtree(paths.root)
+    paths.root.mkdir(parents=True, exist_ok=True)
+    progress = out / PROGRESS_NAME
+    if progress.is_symlink() or (progress.exists() and not progress.is_dir()):
+        progress.unlink()
+    if paths.log.is_symlink() or (paths.log.exists() and not paths.log.is_file()):
+        paths.log.unlink()
+
+
+class StepAttempt:
+    """The processes of one step, from their start to the death of the last of them."""
+
+    def __init__(self, runner: Runner, stage: PlanStage, step: PlanStep, paths: StepPaths) -> None:
+        self.runner, self.stage, self.step, self.paths = runner, stage, step, paths
+        self.env = runner.plan.env | step.env
+        self.exit = 0
+        self.over: tuple[StepState, list[str]] | None = None
+        """State and reason if a limit ended the step."""
+        self.stopped = False
+        """Whether the runner was told to stop."""
+        self.log_from = 0
+        """Where in the log this attempt begins."""
+        self._pace = Pace()
+
+    def carry_out(self) -> None:
+        """Returns when every process of the step is dead."""
+        if descendants():
+            raise StillAlive("processes of an earlier step are alive")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
+        log = os.open(self.paths.log, flags, 0o644)
+        self.log_from = os.fstat(log).st_size
+        # The step writes into a pipe, not the file: it can neither overrun the cap nor rewrite
+        # what it has said.
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        pump = Pump(read_end, log, self.step.log_bytes)
+        try:
+            process = subprocess.Popen(
+                ["bash", self.stage.script, self.step.role],
+                cwd=self.env["HARNESS_FILES"],
+                env=self.env,
+                stdin=subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent,  # safe: this process has one thread
+            )
+            os.close(write_end)
+            write_end = -1
+            code = self._watch(process.pid, pump)
+            ended = end_descendants()
+            self.exit = ended.get(process.pid, 1) if code is None else code
+            process.returncode = self.exit  # collected by reap(), which Popen can't know
+            pump.move()
+            if pump.full and self.over is None:
+                self._over_log()
+            if self.over is not None:
+                pump.say(f"\n[stopped: {self.over[1][0]}]\n")
+        finally:
+            for fd in (read_end, write_end, log):
+                if fd >= 0:
+                    os.close(fd)
+
+    def _watch(self, pid: int, pump: Pump) -> int | None:
+        """Until the script ends (its exit code), or must be ended (None)."""
+        started = time.monotonic()
+        written = 0.0
+        with contextlib.ExitStack() as stack:
+            selector = stack.enter_context(selectors.DefaultSelector())
+            wake = _wake_on_signal(stack)
+            selector.register(wake, selectors.EVENT_READ)
+            selector.register(pump.source, selectors.EVENT_READ)
+            while True:
+                for key, _ in selector.select(TICK_S):
+                    if key.fd == wake:
+                        with contextlib.suppress(BlockingIOError):
+                            os.read(wake, 4096)
+                    elif not pump.move():
+                        selector.unregister(pump.source)
+                if (code := reap().get(pid)) is not None:
+                    return code
+                now = time.monotonic()
+                if self.runner.stopping:
+                    self.stopped = True
+                    return None
+                if now - started > self.step.limit_s:
+                    limit = f"{self.step.limit_s:g}"
+                    self.over = ("timeout", [f"It ran longer than its limit of {limit} s."])
+                    return None
+                if pump.full:
+                    self._over_log()
+                    return None
+                changed = self._progress(now - started)
+                if now - written >= (TICK_S if changed else STATUS_S - TICK_S):
+                    write_status(self.runner.paths, self.runner.status)
+                    written = now
+
+    def _over_log(self) -> None:
+        what = f"It printed more than its limit of {self.step.log_bytes} bytes. Print less."
+        self.over = ("failed", [what])
+
+    def _progress(self, elapsed: float) -> bool:
+        """Takes over what the step reports; whether it is news."""
+        found = read_progress(Path(self.env["HARNESS_OUT"]), self.stage.label)
+        if found is None:
+            return False
+        found.seconds_left = self._pace.seconds_left(elapsed, found)
+        status = self.runner.status
+        before = status.progress.step if status.progress else None
+        status.progress = found
+        return found.step != before
+
+
+class Pump:
+    """Moves a step's output into its log, up to a cap."""
+
+    def __init__(self, source: int, log: int, limit: int) -> None:
+        self.source, self._log, self._left = source, log, limit
+        self.full = False
+        """Whether more came than the log may hold."""
+
+    def move(self) -> bool:
+        """Takes what is there, at most some megabytes; False at the end of the output."""
+        for _ in range(64):
+            try:
+                part = os.read(self.source, 1 << 16)
+            except BlockingIOError:
+                return True
+            if not part:
+                return False
+            if len(part) > self._left:
+                self.full = True
+            self._write(part[: self._left])
+            self._left -= min(len(part), self._left)
+        return True
+
+    def say(self, text: str) -> None:
+        """A line of the runner's own."""
+        self._write(text.encode())
+
+    def _write(self, content: bytes) -> None:
+        while content:
+            content = content[os.write(self._log, content) :]
+
+
+class Pace:
+    """How long a step still takes, by its own reports."""
+
+    def __init__(self) -> None:
+        self._first: tuple[float, int] | None = None
+
+    def seconds_left(self, elapsed: float, progress: Progress) -> float | None:
+        """`elapsed` is in seconds since the step began; None as long as nothing can be said."""
+        step, steps = progress.step, progress.steps
+        if step is None or not steps or step > steps:
+            return None
+        # From the first report on: what comes before is loading and compiling, and a resumed
+        # training does not begin at 0.
+        if self._first is None or step < self._first[1]:
+            self._first = (elapsed, step)
+        seconds, done = elapsed - self._first[0], step - self._first[1]
+        if done == 0:
+            return 0.0 if step == steps else None
+        return round(seconds / done * (steps - step), 1)
+
+
+def _wake_on_signal(stack: contextlib.ExitStack) -> int:
+    """A file descriptor that becomes readable with every signal, until the stack unwinds."""
+    read_end, write_end = os.pipe()
+    for fd in (read_end, write_end):
+        os.set_blocking(fd, False)
+        stack.callback(os.close, fd)
+    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    stack.callback(signal.set_wakeup_fd, before)
+    return read_end
+
+
+def _tail(path: Path, start: int, limit: int) -> str:
+    """The last `limit` bytes of a log behind `start`, as text."""
+    with path.open("rb") as f:
+        size = f.seek(0, os.SEEK_END)
+        f.seek(max(start, size - limit))
+        return f.read(limit).decode("utf-8", errors="replace")
+
+
+def mark_cancelled(status: RunStatus) -> None:
+    """Makes the status that of a cancelled run; steps that have ended stay as they are."""
+    status.state, status.ended_at, status.progress = "cancelled", utc_now(), None
+    for step in status.steps:
+        if step.state not in ENDED_STEPS:
+            step.state, step.reason = "skipped", ["cancelled"]
+
+
+def main(argv: Sequence[str]) -> int:
+    if len(argv) != 1:
+        print("usage: python -m harness.jobs.runner RUN_DIR", file=sys.stderr)
+        return EXIT_NO_PLAN
+    paths = RunPaths(Path(argv[0]).resolve())
+    try:
+        plan = read_plan(paths)
+    except PlanError as e:
+        print(f"runner: {e}", file=sys.stderr)
+        return EXIT_NO_PLAN
+    lock = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"runner: another runner is at work on {paths.root}", file=sys.stderr)
+        return EXIT_BUSY
+    return Runner(paths, plan).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

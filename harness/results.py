@@ -1,0 +1,126 @@
+"""A finished run directory as the one event that takes it into the journal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Literal
+
+from harness.events import StageResult, TestFinished, seal
+from harness.jobs.plan import RunStatus, StepStatus
+from harness.metrics import CurvePoint, MetricsError, Scores, feedback_lines
+from harness.task import Stage, Task
+from harness.workspace import RunPaths, read_log, read_regular
+
+FEEDBACK_LINES = 5
+CURVE_POINTS = 500
+METRICS_BYTES = 64 << 20
+LOG_BYTES = 64 << 20
+
+
+def collect(
+    task: Task,
+    profile: str,
+    paths: RunPaths,
+    status: RunStatus,
+    *,
+    number: int,
+    attempt: int,
+    provenance: Mapping[str, Any],
+) -> TestFinished:
+    """Read a run directory whose runner has finished with `status`."""
+    stages: list[StageResult] = []
+    hidden: dict[str, Any] = {}
+    curve: list[CurvePoint] = []
+    for stage in task.profile(profile).stages:
+        own = [step for step in status.steps if step.stage == stage.label]
+        scores, problem = _scores(task, profile, stage, paths, own)
+        log = read_log(paths.step(stage.label, "run").log, LOG_BYTES)
+        if task.feedback is not None and not curve:
+            curve = task.read_curve(profile, stage.name, log)
+        feedback: Sequence[str] = ()
+        if task.feedback is not None and task.metrics_of(profile, stage.name, kind="feedback"):
+            feedback = feedback_lines(log, task.feedback.prefix, FEEDBACK_LINES)
+        if scores is not None:
+            hidden[stage.name] = {"metrics": scores.hidden, "final": scores.final}
+        stages.append(_stage_result(stage, own, feedback, scores, problem))
+    primary = task.primary(profile)
+    scored = any(primary.name in stage.metrics for stage in stages)
+    private, private_digest = seal(hidden)
+    return TestFinished(
+        number=number,
+        attempt=attempt,
+        scored=scored,
+        stages=tuple(stages),
+        curve=tuple(_thinned(curve)),
+        provenance=dict(provenance),
+        private=private,
+        private_digest=private_digest,
+    )
+
+
+def _scores(
+    task: Task, profile: str, stage: Stage, paths: RunPaths, steps: Sequence[StepStatus]
+) -> tuple[Scores | None, str | None]:
+    """The stage's checked numbers, or why there are none."""
+    if any(step.state != "done" for step in steps) or "score" not in stage.roles:
+        return None, None
+    try:
+        text = read_regular(paths.step(stage.label, "score").metrics, METRICS_BYTES)
+        if text is None:
+            return None, "the stage's score left no metrics.json"
+        return task.read_scores(profile, stage.name, text), None
+    except MetricsError as error:
+        # The message names fields, never values, so nothing hidden is in it.
+        return None, str(error)
+    except ValueError as error:
+        return None, f"metrics.json: {error}"
+
+
+def _stage_result(
+    stage: Stage,
+    steps: Sequence[StepStatus],
+    feedback: Sequence[str],
+    scores: Scores | None,
+    problem: str | None,
+) -> StageResult:
+    state: Literal["done", "failed", "timeout", "skipped"] = "done"
+    exit_code: int | None = 0
+    reason: tuple[str, ...] = ()
+    limit = None
+    bad = next((step for step in steps if step.state != "done"), None)
+    if bad is not None:
+        state = bad.state if bad.state in ("timeout", "skipped") else "failed"
+        exit_code, limit = bad.exit, bad.limit_s
+        reason = tuple(bad.reason)
+    elif problem is not None:
+        state, exit_code, reason = "failed", 1, (f"ERROR: {problem}",)
+    times = [
+        (datetime.fromisoformat(step.ended_at) - datetime.fromisoformat(step.started_at))
+        for step in steps
+        if step.started_at is not None and step.ended_at is not None
+    ]
+    return StageResult(
+        name=stage.name,
+        label=stage.label,
+        script=stage.script,
+        state=state,
+        exit=exit_code,
+        reason=reason,
+        seconds=round(sum(t.total_seconds() for t in times), 3) if times else None,
+        limit_s=limit,
+        feedback=tuple(feedback),
+        metrics=scores.visible if scores else {},
+    )
+
+
+def _thinned(curve: Sequence[CurvePoint]) -> list[dict[str, float]]:
+    """At most CURVE_POINTS of the curve, evenly, its last point included."""
+    stride = math.ceil(len(curve) / CURVE_POINTS) or 1
+    kept = list(curve[::-1][::stride][::-1])
+    return [
+        {"step": point.step}
+        | {name: value for name, value in point.values.items() if value is not None}
+        for point in kept
+    ]

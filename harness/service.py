@@ -1,0 +1,471 @@
+"""Many sessions: ids, tokens, locks, waiting, and the watch over their tests.
+
+Guaranteed: the events of a call are in the journal before its answer is given; a session is called
+by one caller at a time; a test is started only after the journal says so, and is found again by its
+run directory after a restart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import logging
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio.to_thread
+
+from harness import hardware
+from harness.answers import Progress
+from harness.errors import TestRefused
+from harness.events import (
+    AnyEvent,
+    FileRecord,
+    Header,
+    RegionRecord,
+    TestCounted,
+    TestReleased,
+    TestResumed,
+    canonical,
+)
+from harness.jobs import Executor
+from harness.jobs.plan import (
+    FINAL_STATES,
+    PlanError,
+    RunStatus,
+    make_plan,
+    prepare_run_dir,
+    read_status,
+    snapshot,
+)
+from harness.prompt import build_prompt, visible_decimals
+from harness.regions import EditableFile, locked_digest
+from harness.results import collect
+from harness.session import MAX_RELEASES, MAX_RESUMPTIONS, Attempt, Session, TestRequest
+from harness.store import StaleSession, Store
+from harness.task import Task
+from harness.workspace import RunPaths, StatePaths
+
+log = logging.getLogger("harness.service")
+
+WATCH_SECONDS = 0.2
+"""how often run directories are looked at; an answer is at most this late"""
+
+Result = TypeVar("Result")
+
+
+class UnknownTask(LookupError):
+    code = "unknown_task"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"There is no task {name}.")
+        self.hint = f"The tasks are {', '.join(known)}."
+
+
+class UnknownProfile(LookupError):
+    code = "unknown_profile"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"There is no profile {name}.")
+        self.hint = f"The profiles are {', '.join(known)}."
+
+
+@dataclass
+class LiveSession:
+    """A session in memory, with what its callers share."""
+
+    session: Session
+    task: Task
+    profile: str
+    token_sha256: str
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    events: list[AnyEvent] = field(default_factory=list)
+    _pulse: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def changed(self) -> None:
+        """Wake everybody who waits for this session."""
+        pulse, self._pulse = self._pulse, asyncio.Event()
+        pulse.set()
+
+    async def wait_for_change(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._pulse.wait(), seconds)
+
+    async def transcript_lines(self) -> list[str]:
+        """The header and every event, redacted, each as a line of JSON."""
+        async with self.lock:
+            header = self.session.state.header.model_dump(mode="json")
+            events = [event.redacted() for event in self.events]
+        return [canonical(value) + "\n" for value in (header, *events)]
+
+
+@dataclass(frozen=True)
+class CreatedSession:
+    live: LiveSession
+    token: str
+    prompt: str
+
+
+class Service:
+    """All sessions of one server."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        executor: Executor,
+        tasks: Mapping[str, Task],
+        state: StatePaths,
+        data_dir: Path,
+        default_profile: str | None = None,
+    ) -> None:
+        self.store = store
+        self.executor = executor
+        self.tasks = tasks
+        self.state = state
+        self.data_dir = data_dir
+        self.default_profile = default_profile
+        self._sessions: dict[str, LiveSession] = {}
+        self._loading = asyncio.Lock()
+        self._watcher: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Take up every open session's test and begin to watch."""
+        for row in await self.in_thread(lambda: self.store.list_sessions(open_only=True)):
+            live = await self.get(row.id)
+            active = live.session.state.active if live else None
+            if live is not None and active is not None:
+                await self.in_thread(self.executor.submit, self.run_paths(live, active))
+        self._watcher = asyncio.create_task(self._watch())
+
+    async def stop(self) -> None:
+        """Stop watching; tests that run go on, and are found again at the next start."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        await self.in_thread(self.store.close)
+
+    async def in_thread(self, call: Callable[..., Result], *args: Any) -> Result:
+        """Run what may block (SQL, files) without holding up the event loop."""
+        return await anyio.to_thread.run_sync(lambda: call(*args))
+
+    # ── sessions ──────────────────────────────────────────────────────────────────────────────
+
+    async def create(
+        self, task_name: str, profile: str | None, agent: str | dict[str, Any] | None
+    ) -> CreatedSession:
+        """Start a session. Raises UnknownTask or UnknownProfile."""
+        task = self.tasks.get(task_name)
+        if task is None:
+            raise UnknownTask(task_name, list(self.tasks))
+        profile = profile or self.choose_profile(task)
+        if profile not in task.profiles:
+            raise UnknownProfile(profile, list(task.profiles))
+        token = secrets.token_urlsafe(32)
+        header = Header(
+            session=secrets.token_hex(8),
+            created_at=datetime.now(UTC),
+            task=task.name,
+            task_version=task.version,
+            profile=profile,
+            agent={"name": agent} if isinstance(agent, str) else storable(agent),
+            tests=task.tests,
+            files=tuple(
+                FileRecord(
+                    name=file.name,
+                    text=task.read_file(file.name),
+                    regions=tuple(
+                        RegionRecord(name=region.name, first=region.first, last=region.last)
+                        for region in file.regions
+                    ),
+                )
+                for file in task.files
+            ),
+            locked_digest=locked_digest(
+                [
+                    EditableFile.from_text(
+                        file.name, task.read_file(file.name), file.region_tuples()
+                    )
+                    for file in task.files
+                ],
+                task.sibling_contents(),
+            ),
+        )
+        token_sha256 = _sha256(token)
+        await self.in_thread(self.store.create, header, token_sha256)
+        live = self._live(header, [], token_sha256)
+        self._sessions[header.session] = live
+        prompt = build_prompt(task, profile, live.session.state.files, {})
+        log.info("session %s: created, task %s, profile %s", header.session, task.name, profile)
+        return CreatedSession(live, token, prompt)
+
+    def choose_profile(self, task: Task) -> str:
+        """The default: the first of the task's profiles that this machine's GPUs can carry."""
+        if self.default_profile is not None:
+            return self.default_profile
+        have = len(hardware.gpus())
+        fitting = [name for name, profile in task.profiles.items() if profile.gpus <= have]
+        return (fitting or list(task.profiles))[0]
+
+    async def get(self, session_id: str) -> LiveSession | None:
+        """A session by its id, from memory or the journal."""
+        if (live := self._sessions.get(session_id)) is not None:
+            return live
+        async with self._loading:
+            if (live := self._sessions.get(session_id)) is not None:
+                return live
+            loaded = await self.in_thread(self._load, session_id)
+            if loaded is not None:
+                self._sessions[session_id] = loaded
+            return loaded
+
+    def _load(self, session_id: str) -> LiveSession | None:
+        found = self.store.load(session_id)
+        token_sha256 = self.store.token_sha256(session_id)
+        if found is None or token_sha256 is None:
+            return None
+        header, events = found
+        if header.task not in self.tasks:
+            log.warning("session %s: its task %s is gone", session_id, header.task)
+            return None
+        return self._live(header, events, token_sha256)
+
+    def _live(self, header: Header, events: list[AnyEvent], token_sha256: str) -> LiveSession:
+        task = self.tasks[header.task]
+        kept = list(events)
+
+        def append(added: Sequence[tuple[AnyEvent, str | None]], closes: bool) -> None:
+            try:
+                self.store.append(header.session, added, closes=closes)
+            except StaleSession:
+                # Another server has written; what we hold is old, so it is read again.
+                self._sessions.pop(header.session, None)
+                raise
+            kept.extend(event for event, _ in added)
+
+        session = Session(
+            header,
+            events,
+            append=append,
+            seed=task.profile(header.profile).seed,
+            decimals=visible_decimals(task, header.profile),
+            read_only={
+                sibling.name: EditableFile.from_text(sibling.name, task.read_file(sibling.name), [])
+                for sibling in task.siblings
+                if sibling.show
+            },
+        )
+        return LiveSession(session, task, header.profile, token_sha256, events=kept)
+
+    def token_fits(self, live: LiveSession, token: str) -> bool:
+        return hmac.compare_digest(live.token_sha256, _sha256(token))
+
+    async def keep_message(
+        self, live: LiveSession, role: str, text: str, usage: dict[str, Any] | None
+    ) -> None:
+        async with live.lock:
+            await self.in_thread(
+                live.session.keep_message, storable(role), storable(text), storable(usage)
+            )
+        live.changed()
+
+    # ── tests ─────────────────────────────────────────────────────────────────────────────────
+
+    def run_paths(self, live: LiveSession, attempt: Attempt | TestRequest) -> RunPaths:
+        return self.state.session(live.session.id).run(attempt.number, attempt.attempt)
+
+    async def begin_test(self, live: LiveSession) -> TestRequest:
+        """Start a test of the files as they are, or find the one to join or to report."""
+        async with live.lock:
+            request = live.session.request_test()
+            if request.queued is not None:
+                await self.in_thread(self._start_test, live, request)
+        if request.queued is not None:
+            live.changed()
+        return request
+
+    def _start_test(self, live: LiveSession, request: TestRequest) -> None:
+        task, profile = live.task, live.profile
+        assert request.queued is not None
+        manifest = self.data_dir / task.profile(profile).data.name / "manifest.json"
+        if not manifest.exists():
+            raise TestRefused(
+                f"Test not started, and not counted: the data set "
+                f"{task.profile(profile).data.name} is not prepared on this server. "
+                f"Its operator runs: harness data prepare {task.name} --profile {profile}"
+            )
+        paths = self.run_paths(live, request)
+        gpus = [gpu.id for gpu in hardware.gpus()]
+        try:
+            plan = make_plan(
+                task, profile, request.number, request.attempt, paths, self.data_dir, gpus=gpus
+            )
+        except PlanError as error:
+            raise TestRefused(f"Test not started, and not counted: {error}.") from error
+        if not paths.plan.exists():
+            edited = {name: file.text for name, file in live.session.state.files.items()}
+            prepare_run_dir(paths, plan, snapshot(task, edited))
+        live.session.record(request.queued)
+        self.executor.submit(paths)
+        log.info("session %s: test #%d queued", live.session.id, request.number)
+
+    async def wait_for_test(
+        self, live: LiveSession, number: int, attempt: int, seconds: float
+    ) -> None:
+        """Return when the test has finished, or after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            active = live.session.state.active
+            left = deadline - time.monotonic()
+            if active is None or (active.number, active.attempt) != (number, attempt) or left <= 0:
+                return
+            await live.wait_for_change(left)
+
+    def progress(self, live: LiveSession) -> Progress | None:
+        """How far the session's test is; None if none is queued or running."""
+        active = live.session.state.active
+        if active is None:
+            return None
+        paths = self.run_paths(live, active)
+        job = self.executor.state(paths)
+        if job.kind == "queued":
+            return Progress("queued", place=job.place)
+        status = read_status(paths)
+        running = status.running if status else None
+        if status is None or running is None:
+            return Progress("running")
+        told = status.progress
+        return Progress(
+            "running",
+            stage=running.stage,
+            role=running.role,
+            step=told.step if told else None,
+            steps=told.steps if told else None,
+            seconds_left=told.seconds_left if told else None,
+            loss=told.loss if told else None,
+            tokens_per_s=told.tokens_per_s if told else None,
+        )
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            await self.in_thread(self.executor.poll)
+            for live in list(self._sessions.values()):
+                if live.session.state.active is None:
+                    continue
+                try:
+                    await self._take_in(live)
+                except Exception:
+                    # One session's fault must not end the watch over the others.
+                    log.exception("session %s: its test could not be followed", live.session.id)
+
+    async def _take_in(self, live: LiveSession) -> None:
+        """Take what a test's run directory says into the journal."""
+        async with live.lock:
+            changed = await self.in_thread(self._take_in_locked, live)
+        if changed:
+            live.changed()
+
+    def _take_in_locked(self, live: LiveSession) -> bool:
+        active = live.session.state.active
+        if active is None:
+            return False
+        paths = self.run_paths(live, active)
+        # The executor is asked first: a runner that ends in between has written its last status.
+        job = self.executor.state(paths)
+        status = read_status(paths)
+        events: list[AnyEvent] = []
+        begun = status is not None and any(step.started_at for step in status.steps)
+        if begun and not active.counted:
+            events.append(TestCounted(number=active.number, attempt=active.attempt))
+        if status is not None and status.state in FINAL_STATES:
+            events.append(self._outcome(live, active, paths, status))
+        elif job.kind == "gone":
+            events.append(self._interrupted(live, active, paths))
+        if not events:
+            return False
+        live.session.record(*events)
+        if isinstance(events[-1], TestResumed):
+            self.executor.submit(paths)
+        return True
+
+    def _outcome(
+        self, live: LiveSession, active: Attempt, paths: RunPaths, status: RunStatus
+    ) -> AnyEvent:
+        if status.state == "cancelled":
+            return TestReleased(
+                number=active.number, attempt=active.attempt, reason="it was cancelled."
+            )
+        log.info("session %s: test #%d finished", live.session.id, active.number)
+        return collect(
+            live.task,
+            live.profile,
+            paths,
+            status,
+            number=active.number,
+            attempt=active.attempt,
+            provenance={
+                "task_version": live.task.version,
+                "profile": live.profile,
+                "seed": active.seed,
+                "files_digest": active.files_digest,
+                "locked_digest": live.session.state.header.locked_digest,
+                "sandbox": "none",
+                **hardware.description(),
+            },
+        )
+
+    def _interrupted(self, live: LiveSession, active: Attempt, paths: RunPaths) -> AnyEvent:
+        """What becomes of a test whose runner is gone before its end."""
+        given_back = sum(1 for a in live.session.state.attempts if a.released is not None)
+        if active.resumptions < MAX_RESUMPTIONS:
+            log.warning("session %s: test #%d is resumed", live.session.id, active.number)
+            return TestResumed(
+                number=active.number, attempt=active.attempt, resumption=active.resumptions + 1
+            )
+        if given_back < MAX_RELEASES:
+            return TestReleased(
+                number=active.number,
+                attempt=active.attempt,
+                reason="it was interrupted too often. Call test() to run it again.",
+            )
+        status = read_status(paths)
+        assert status is not None
+        for step in status.steps:
+            if step.state in ("waiting", "running"):
+                step.state, step.reason = "failed", ["The test was interrupted too often."]
+        return self._outcome(live, active, paths, status)
+
+
+MAX_DEPTH = 32
+"""levels of nesting that are kept of a call's arguments; honest ones have one"""
+
+
+def storable(value: Any, depth: int = 0) -> Any:
+    """JSON that any database and any reader takes.
+
+    Lone surrogates are replaced, NaN and infinities become text, deep nesting is cut off.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping | list) and depth >= MAX_DEPTH:
+        return "(nested too deeply to keep)"
+    if isinstance(value, Mapping):
+        return {storable(key): storable(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list):
+        return [storable(item, depth + 1) for item in value]
+    return value
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

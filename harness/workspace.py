@@ -1,0 +1,209 @@
+"""Every path of the server's state, of a session and of a run, named once; and safe reading.
+
+What the agent's code may have written (anything under a run's ``out/`` and ``steps/``) is read
+only through `read_regular`: a regular file, no link followed, never a pipe, never more than a
+stated number of bytes. Not guaranteed: that the bytes are whole or make sense; who parses them
+checks that.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""What may become one component of a path: no separator, no leading dot, at most 100 long."""
+
+
+def safe_name(name: str) -> str:
+    """The name itself, if it may be a folder's or file's name here; else ValueError."""
+    if SAFE_NAME.fullmatch(name) is None:
+        raise ValueError(f"not usable as a file name: {name!r}")
+    return name
+
+
+@dataclass(frozen=True)
+class StatePaths:
+    """The server's own folder (``.harness/`` unless set otherwise)."""
+
+    root: Path
+
+    @property
+    def database(self) -> Path:
+        return self.root / "harness.sqlite3"
+
+    @property
+    def data(self) -> Path:
+        """One folder for each prepared dataset."""
+        return self.root / "data"
+
+    def dataset(self, name: str) -> Path:
+        return self.data / safe_name(name)
+
+    def dataset_manifest(self, name: str) -> Path:
+        """Written last by whoever prepares the dataset: it exists exactly when that is ready."""
+        return self.dataset(name) / "manifest.json"
+
+    @property
+    def sessions(self) -> Path:
+        return self.root / "sessions"
+
+    def session(self, session_id: str) -> SessionPaths:
+        return SessionPaths(self.sessions / safe_name(session_id))
+
+
+@dataclass(frozen=True)
+class SessionPaths:
+    """One session's folder."""
+
+    root: Path
+
+    @property
+    def runs(self) -> Path:
+        return self.root / "runs"
+
+    def run(self, number: int, attempt: int = 1) -> RunPaths:
+        """The run directory of a test (both count from 1)."""
+        return RunPaths(self.runs / f"test-{number}.{attempt}")
+
+
+@dataclass(frozen=True)
+class StepPaths:
+    """One half of one stage: ``steps/<label>.<role>/``."""
+
+    root: Path
+
+    @property
+    def log(self) -> Path:
+        """stdout and stderr of the step's processes, merged."""
+        return self.root / "log.txt"
+
+    @property
+    def exit(self) -> Path:
+        """How the step ended; it exists exactly when the step is finished for good."""
+        return self.root / "exit.json"
+
+    @property
+    def metrics(self) -> Path:
+        """What a `score` half leaves."""
+        return self.root / "metrics.json"
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """One run directory: all that carrying out a test needs and leaves."""
+
+    root: Path
+
+    @property
+    def plan(self) -> Path:
+        """Written last when the directory is prepared: it exists exactly when that is done."""
+        return self.root / "plan.json"
+
+    @property
+    def files(self) -> Path:
+        """The snapshot: the editable files as they were, and their locked siblings."""
+        return self.root / "files"
+
+    @property
+    def out(self) -> Path:
+        """HARNESS_OUT of all `run` halves."""
+        return self.root / "out"
+
+    @property
+    def home(self) -> Path:
+        return self.root / "home"
+
+    @property
+    def tmp(self) -> Path:
+        return self.root / "tmp"
+
+    @property
+    def steps(self) -> Path:
+        return self.root / "steps"
+
+    def step(self, label: str, role: str) -> StepPaths:
+        return StepPaths(self.steps / f"{safe_name(label)}.{safe_name(role)}")
+
+    def role_out(self, label: str, role: str) -> Path:
+        """HARNESS_OUT of a step: shared by the `run` halves, its own folder for a `score`."""
+        return self.out if role == "run" else self.step(label, role).root
+
+    @property
+    def status(self) -> Path:
+        return self.root / "status.json"
+
+    @property
+    def runner(self) -> Path:
+        """Which process carries it out: pid and create_time."""
+        return self.root / "runner.json"
+
+    @property
+    def runner_log(self) -> Path:
+        return self.root / "runner.log"
+
+    @property
+    def lock(self) -> Path:
+        """Held (flock) by the living runner."""
+        return self.root / "lock"
+
+    @property
+    def cancel(self) -> Path:
+        """Its existence turns the end of the runner into a cancellation."""
+        return self.root / "cancel"
+
+
+PROGRESS_NAME = "progress.json"
+"""A step may write this file in its HARNESS_OUT."""
+
+
+def read_regular(path: Path, limit: int) -> bytes | None:
+    """The content of a regular file that untrusted code may have made; None where there is none.
+
+    Raises ValueError for a link, a pipe, a device, a folder, or more than `limit` bytes.
+    """
+    # O_NONBLOCK: opening a pipe that nobody writes to must not hang.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags)
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        if e.errno in (errno.ELOOP, errno.ENXIO, errno.ENOTDIR):
+            raise ValueError(f"{path.name} is not a regular file") from None
+        raise
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError(f"{path.name} is not a regular file")
+        parts: list[bytes] = []
+        left = limit + 1
+        while left and (part := os.read(fd, min(left, 1 << 20))):
+            parts.append(part)
+            left -= len(part)
+    finally:
+        os.close(fd)
+    if not left:
+        raise ValueError(f"{path.name} is larger than {limit} bytes")
+    return b"".join(parts)
+
+
+def read_log(path: Path, limit: int = 64 << 20) -> str:
+    """A step's log as text; empty where there is none yet. Undecodable bytes are replaced."""
+    return (read_regular(path, limit) or b"").decode("utf-8", errors="replace")
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replaces the file in one step, so that a reader sees the old text or the new, whole."""
+    fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(fd, "w", encoding="utf-8") as f:
+            f.write(text)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

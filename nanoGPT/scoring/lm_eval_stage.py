@@ -1,0 +1,208 @@
+"""The `score` half of an lm-eval stage: accuracies of multiple-choice tasks, through lm-eval's API.
+
+The tasks are lm-eval's own or local ones of the same kind; definitions, requests and metrics are
+lm-eval's, zero-shot. Each task's items are halved by their ids into `development` and `final`. The
+model class here turns texts into tokens and asks `ScoredModel` for their log-likelihoods.
+
+Start it with HF_HUB_OFFLINE, HF_DATASETS_OFFLINE and HF_HOME set, as the task's scripts do: lm-eval
+and datasets read them when they are imported.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lm_eval.tasks
+from datasets.exceptions import DatasetNotFoundError
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.evaluator import evaluate
+
+from scoring.model import ScoredModel, load_direct
+from scoring.perplexity import HOW_TO_PREPARE, read_meta
+from scoring.report import SPLITS, Report, ScoreError, Surroundings, carry_out
+from scoring.spans import Span, development_half, document_spans
+from tokenizer import Vocabulary
+
+HOW_TO_GET_SETS = (
+    "They have to be in hf/ of the data folder's score part: nothing is downloaded here."
+)
+
+METRIC = "acc"
+"""Of lm-eval's metrics the one that is reported: the likeliest choice is the right one."""
+
+
+class CheckpointLM(TemplateLM):  # type: ignore[misc]
+    """A `ScoredModel` with its vocabulary, as lm-eval wants a model."""
+
+    def __init__(self, model: ScoredModel, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self._model = model
+        self._vocabulary = vocabulary
+
+    @property
+    def eot_token_id(self) -> int:
+        return self._vocabulary.eot
+
+    def tok_encode(
+        self, string: str, add_special_tokens: bool | None = None, **kwargs: Any
+    ) -> list[int]:
+        return self._vocabulary.encode(string)
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = True
+    ) -> list[tuple[float, bool]]:
+        likelihoods: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        return likelihoods
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        disable_tqdm: bool = False,
+        **kwargs: Any,
+    ) -> list[tuple[float, bool]]:
+        """(log-likelihood in nats, whether it is the greedy one) of each continuation.
+
+        A context that does not fit before its continuation loses its beginning. Raises ScoreError
+        for a continuation that is longer than the model's block.
+        """
+        block_size = self._model.block_size
+        spans = []
+        for (_, text), context, continuation in requests:
+            if len(continuation) > block_size:
+                raise ScoreError(f"{text[:40]!r}... has more than {block_size} tokens")
+            spans.append(Span([*context, *continuation][:-1][-block_size:], continuation))
+        return [(-result.loss, result.greedy) for result in self._model.score(spans)]
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """The log-likelihood of each whole text, in nats, end-of-text standing before it."""
+        likelihoods = []
+        for request in requests:
+            tokens = self._vocabulary.encode(request.args[0])
+            spans = (
+                document_spans(tokens, len(tokens), self.eot_token_id, self._model.block_size)
+                if tokens
+                else []
+            )
+            likelihoods.append(-sum(result.loss for result in self._model.score(spans)))
+        return likelihoods
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        raise NotImplementedError(
+            "this model scores given texts and generates none: use tasks with the output type "
+            "multiple_choice, loglikelihood or loglikelihood_rolling"
+        )
+
+
+def load_tasks(names: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
+    """lm-eval's task objects by name, zero-shot, from the task files in `folders`.
+
+    Raises ScoreError for a name that is not there or data that is not prepared.
+    """
+    manager = lm_eval.tasks.TaskManager(
+        include_path=[str(f) for f in folders], include_defaults=False
+    )
+    if unknown := set(names) - set(manager.all_tasks):
+        raise ScoreError(f"no task {', '.join(sorted(unknown))} in {', '.join(map(str, folders))}")
+    try:
+        tasks: dict[str, Any] = manager.load(list(names))["tasks"]
+    except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ScoreError(f"an evaluation set is missing: {reason}. {HOW_TO_GET_SETS}") from error
+    for task in tasks.values():
+        task.set_config(key="num_fewshot", value=0)
+    return tasks
+
+
+def item_outcomes(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What is kept of each item: its id, whether it was right, each choice's log-likelihood.
+
+    The id is the item's own; where a data set has none, or not a unique one, it is the place.
+    """
+    ids = [str(sample["doc"].get("id", "")) for sample in samples]
+    if len(set(ids)) < len(ids) or "" in ids:
+        ids = [str(sample["doc_id"]) for sample in samples]
+    return [
+        {
+            "id": item,
+            "correct": bool(sample[METRIC]),
+            "target": int(sample["target"]),
+            "loglikelihoods": [round(float(ll), 4) for ll, _ in sample["filtered_resps"]],
+        }
+        for item, sample in zip(ids, samples, strict=True)
+    ]
+
+
+def score_tasks(model: CheckpointLM, tasks: dict[str, Any], hidden: Sequence[str]) -> Report:
+    """Accuracy of every task on both splits, in percent; those of `hidden` stay hidden."""
+    results = evaluate(model, {"tasks": tasks, "groups": {}}, bootstrap_iters=0, log_samples=True)
+    assert results is not None
+    report = Report()
+    for name in tasks:
+        outcomes = item_outcomes(results["samples"][name])
+        development = development_half([item["id"] for item in outcomes])
+        for split in SPLITS:
+            own = [o for o in outcomes if (o["id"] in development) == (split == "development")]
+            report.add_items(name, split, own, hidden=name in hidden)
+        print(f"{name}: {len(outcomes)} items", flush=True)
+    return report
+
+
+def vocabulary_of(folder: Path) -> Vocabulary:
+    """The vocabulary of the prepared data. Raises ScoreError if it is not there or is damaged."""
+    try:
+        return Vocabulary.load(folder / "vocab.json", folder / "bpe")
+    except (OSError, ValueError) as error:
+        raise ScoreError(f"no usable vocabulary: {error}. {HOW_TO_PREPARE}") from error
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description="Score a checkpoint on lm-eval tasks.")
+    parser.add_argument("--file", default="nanoGPT/custom_pretrain.py", help="defines the model")
+    parser.add_argument("--checkpoint", required=True, help="label of the stage that trained")
+    parser.add_argument("--tasks", required=True, help="names, separated by commas")
+    parser.add_argument("--hidden", default="", help="those of them that agents may not see")
+    parser.add_argument(
+        "--include", type=Path, help="folder of task files; default: lm-eval's own definitions"
+    )
+    args = parser.parse_args(argv)
+    names = [name for name in args.tasks.split(",") if name]
+    hidden = [name for name in args.hidden.split(",") if name]
+
+    def score() -> None:
+        if unknown := set(hidden) - set(names):
+            raise ScoreError(f"--hidden names {', '.join(sorted(unknown))}, which --tasks does not")
+        around = Surroundings.from_environment()
+        read_meta(around.data)
+        if args.include is None and not Path(os.environ.get("HF_HOME", "")).is_dir():
+            raise ScoreError(f"the evaluation sets are not prepared. {HOW_TO_GET_SETS}")
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        tasks = load_tasks(names, [args.include] if args.include else own_definitions(names))
+        model = load_direct(
+            around.files / args.file, around.run_out, args.checkpoint, around.device
+        )
+        report = score_tasks(CheckpointLM(model, vocabulary_of(around.data)), tasks, hidden)
+        report.write(around.out)
+
+    return carry_out(score)
+
+
+def own_definitions(names: Sequence[str]) -> list[Path]:
+    """lm-eval's folders for `names`: looking through all of its tasks takes ten seconds."""
+    root = Path(lm_eval.tasks.__file__).parent
+    folders = [root / name.partition("_")[0] for name in names]
+    if missing := [folder.name for folder in folders if not folder.is_dir()]:
+        raise ScoreError(f"lm-eval has no folder of tasks named {', '.join(missing)}")
+    return folders
+
+
+if __name__ == "__main__":
+    sys.exit(main())

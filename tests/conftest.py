@@ -1,0 +1,109 @@
+"""Fixtures: the whole server in process over the toy task: real runners, a real database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+import server
+from harness.datasets import prepare
+from harness.jobs.local import LocalExecutor
+from harness.settings import Settings
+from harness.task import find_tasks
+from harness.workspace import RunPaths
+
+TOY_TASKS = Path(__file__).parent / "tasks"
+
+
+@dataclass
+class Player:
+    """One session over the API, called as an agent calls it."""
+
+    client: TestClient
+    id: str
+    token: str
+    created: dict[str, Any]
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    def call(self, tool: str, key: str | None = None, **args: Any) -> dict[str, Any]:
+        headers = self.headers | ({"Idempotency-Key": key} if key else {})
+        response = self.client.post(
+            f"/v1/sessions/{self.id}/tools/{tool}", json=args, headers=headers
+        )
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def text(self, tool: str, **args: Any) -> str:
+        return str(self.call(tool, **args)["text"])
+
+    def get(self, path: str = "", **params: Any) -> Any:
+        response = self.client.get(
+            f"/v1/sessions/{self.id}{path}", params=params, headers=self.headers
+        )
+        assert response.status_code == 200, response.text
+        return (
+            response.json()
+            if response.headers["content-type"] == "application/json"
+            else response.text
+        )
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The toy tasks' data sets, made once by the tasks' own commands."""
+    folder = tmp_path_factory.mktemp("data")
+    for task in find_tasks(TOY_TASKS).values():
+        for profile in task.profiles:
+            prepare(task, profile, folder)
+    return folder
+
+
+@pytest.fixture
+def start_server(tmp_path: Path, toy_data: Path) -> Iterator[Callable[..., TestClient]]:
+    """Start a server on this test's own state folder; a second start is a restart."""
+    with ExitStack() as stack:
+
+        def start(**settings: Any) -> TestClient:
+            chosen = {
+                "state_dir": tmp_path / "state",
+                "tasks_dir": TOY_TASKS,
+                "data_dir": toy_data,
+            } | settings
+            return stack.enter_context(TestClient(server.build(Settings(**chosen))))
+
+        yield start
+    _end_runs(tmp_path / "state")
+
+
+def _end_runs(state: Path) -> None:
+    """End what a test left running, so that it does not slow down the next one."""
+    executor = LocalExecutor()
+    for plan in state.glob("sessions/*/runs/*/plan.json"):
+        executor.cancel(RunPaths(plan.parent))
+
+
+@pytest.fixture
+def client(start_server: Callable[..., TestClient]) -> TestClient:
+    return start_server()
+
+
+@pytest.fixture
+def player(client: TestClient) -> Player:
+    return new_player(client)
+
+
+def new_player(client: TestClient, **body: Any) -> Player:
+    response = client.post("/v1/sessions", json={"task": "two-files"} | body)
+    assert response.status_code == 201, response.text
+    created = response.json()
+    return Player(client, created["id"], created["token"], created)

@@ -1,0 +1,130 @@
+"""The order of sequences, and what is said of data that does not fit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from training import load, make_data
+
+data = load().data
+
+
+def feed(folder: Path, **changes: Any):
+    settings = {
+        "seed": 1,
+        "block_size": 16,
+        "vocab_size": 64,
+        "global_batch": 12,
+        "micro_batch": 3,
+        "eval_windows": 100,
+    }
+    return data.ShardFeed(folder, **(settings | changes))
+
+
+def rows(batches: Any) -> dict[int, torch.Tensor]:
+    return {batch.index: batch.inputs for batch in batches}
+
+
+def test_targets_follow_inputs(tmp_path: Path):
+    for batch in feed(make_data(tmp_path)).train(5):
+        assert batch.inputs.shape == batch.targets.shape == (3, 16)
+        assert batch.inputs.dtype == batch.targets.dtype == torch.int64
+        assert torch.equal(batch.inputs[:, 1:], batch.targets[:, :-1])
+
+
+@pytest.mark.parametrize("world", [2, 3, 5])
+@pytest.mark.parametrize("part", ["train", "monitor"])
+def test_ranks_share_what_one_rank_reads(tmp_path: Path, world: int, part: str):
+    folder = make_data(tmp_path)
+
+    def read(**place: int) -> dict[int, torch.Tensor]:
+        own = feed(folder, **place)
+        return rows(own.train(7) if part == "train" else own.monitor())
+
+    alone = read()
+    shares = [read(rank=rank, world=world) for rank in range(world)]
+    assert sorted(i for share in shares for i in share) == sorted(alone)
+    for share in shares:
+        for index, inputs in share.items():
+            assert torch.equal(inputs, alone[index])
+
+
+def test_a_step_is_the_same_whatever_was_read_before(tmp_path: Path):
+    fresh, used = feed(make_data(tmp_path)), feed(tmp_path)
+    for step in range(3):
+        list(used.train(step))
+    list(used.monitor())
+    one, other = rows(fresh.train(9)), rows(used.train(9))
+    assert all(torch.equal(one[i], other[i]) for i in one)
+
+
+def test_sequence_starts_depend_on_seed_and_step_and_fill_the_span():
+    same = data.sequence_starts(3, 4, 50, 1000)
+    assert np.array_equal(same, data.sequence_starts(3, 4, 50, 1000))
+    assert np.array_equal(same[:20], data.sequence_starts(3, 4, 20, 1000))
+    assert not np.array_equal(same, data.sequence_starts(3, 5, 50, 1000))
+    assert not np.array_equal(same, data.sequence_starts(4, 4, 50, 1000))
+    assert set(data.sequence_starts(0, 0, 500, 4)) == {0, 1, 2, 3}
+
+
+def test_the_order_is_the_same_in_every_version():
+    """A changed order would break comparisons between runs, and resuming."""
+    assert data.sequence_starts(42, 0, 4, 10**9).tolist() == STARTS
+
+
+STARTS = [320379406, 592278910, 917231875, 533373529]
+
+
+def test_monitor_windows_follow_each_other(tmp_path: Path):
+    folder = make_data(tmp_path)
+    tokens = np.fromfile(folder / "monitor.bin", dtype="<u2").astype(np.int64)
+    batches = list(feed(folder).monitor())
+    inputs = torch.cat([b.inputs for b in batches]).flatten().numpy()
+    assert len(inputs) == 12 * 16  # of 200 tokens: as many whole windows as have a next token
+    assert np.array_equal(inputs, tokens[: len(inputs)])
+    assert sum(len(b.inputs) for b in feed(folder, eval_windows=5).monitor()) == 5
+
+
+def set_meta(folder: Path, text: str) -> None:
+    (folder / "meta.json").write_text(text)
+
+
+def shorten(folder: Path, name: str, tokens: int, declared: bool) -> None:
+    path = folder / f"{name}.bin"
+    path.write_bytes(path.read_bytes()[: 2 * tokens])
+    if declared:
+        meta = json.loads((folder / "meta.json").read_text())
+        meta["splits"][name]["tokens"] = tokens
+        set_meta(folder, json.dumps(meta))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda f: (f / "meta.json").unlink(), "no data: meta.json is missing"),
+        (lambda f: (f / "monitor.bin").unlink(), "no data: monitor.bin is missing"),
+        (lambda f: set_meta(f, "{"), "meta.json is not JSON"),
+        (lambda f: set_meta(f, '{"vocab_size": "64"}'), "meta.json has no whole number"),
+        (lambda f: set_meta(f, '{"vocab_size": 65}'), "the data has 65 token ids, the model kno"),
+        (lambda f: shorten(f, "train", 900, False), "train.bin holds 900 tokens where meta.json s"),
+        (lambda f: shorten(f, "monitor", 16, True), "monitor.bin holds 16 tokens, a sequence need"),
+    ],
+)
+def test_unfit_data(tmp_path: Path, spoil: Any, reason: str):
+    folder = make_data(tmp_path)
+    spoil(folder)
+    with pytest.raises(data.StageError) as error:
+        feed(folder)
+    assert str(error.value).startswith(reason)
+
+
+def test_a_token_beyond_the_vocabulary(tmp_path: Path):
+    folder = make_data(tmp_path)
+    np.full(2000, 64, dtype="<u2").tofile(folder / "train.bin")
+    with pytest.raises(data.StageError, match=r"train\.bin holds token id 64, beyond the model's"):
+        list(feed(folder).train(0))

@@ -1,0 +1,102 @@
+"""The house: imports go downward only, and the rooms that may not know each other do not."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# From the top down, as docs/design.md draws it; a module may import from the floors below its own
+# and from its own.
+FLOORS = (
+    ("server",),
+    ("harness.api", "harness.cli", "harness.demo", "harness.doctor", "harness.replay_view"),
+    ("harness.replay", "harness.tools"),
+    ("harness.recordings", "harness.saved_page"),
+    ("harness.recorded",),
+    ("harness.service",),
+    ("harness.session", "harness.prompt", "harness.retention", "harness.datasets"),
+    ("harness.results", "harness.answers"),
+    ("harness.jobs",),
+    ("harness.checks",),
+    ("harness.task",),
+    ("harness.workspace", "harness.store"),
+    ("harness.events",),
+    ("harness.budget", "harness.metrics", "harness.render", "harness.tracebacks"),
+    ("harness.edits",),
+    ("harness.regions", "harness.constraints"),
+    ("harness.errors", "harness.settings", "harness.hardware"),
+    ("harness",),
+)
+
+
+def floor_of(module: str) -> int | None:
+    """How far down a module lives; a package's files live where the package does."""
+    parts = module.split(".")
+    for end in range(len(parts), 0, -1):
+        name = ".".join(parts[:end])
+        for depth, floor in enumerate(FLOORS):
+            if name in floor and (name != "harness" or len(parts) == 1):
+                return depth
+    return None
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted((ROOT / folder).rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@pytest.mark.parametrize("path", [*modules("harness"), ROOT / "server.py"], ids=name_of)
+def test_imports_go_downward_only(path: Path) -> None:
+    own = floor_of(name_of(path))
+    assert own is not None, f"{name_of(path)} has no floor in this table"
+    for module in imports_of(path):
+        if module == "server" or module.split(".")[0] == "harness":
+            floor = floor_of(module)
+            if floor is not None and module != "harness":
+                assert floor >= own, f"{name_of(path)} imports {module} from above"
+
+
+@pytest.mark.parametrize("path", [*modules("nanoGPT"), *modules("tasks")], ids=name_of)
+def test_tasks_know_nothing_of_the_harness(path: Path) -> None:
+    assert not {m for m in imports_of(path) if m.split(".")[0] in ("harness", "server")}
+
+
+@pytest.mark.parametrize("path", modules("harness"), ids=name_of)
+def test_the_harness_knows_nothing_of_any_task(path: Path) -> None:
+    assert not {m for m in imports_of(path) if m.split(".")[0] in ("nanoGPT", "tasks")}
+
+
+def test_no_name_of_a_shipped_task_occurs_in_the_harness() -> None:
+    from harness.task import find_tasks
+
+    names: set[str] = set()
+    for task in find_tasks(ROOT / "tasks").values():
+        names.add(task.name)
+        names.update(metric.name for metric in task.metrics)
+        names.update(Path(file.name).name for file in (*task.files, *task.siblings))
+        for profile in task.profiles.values():
+            names.update(stage.label for stage in profile.stages)
+            names.update(Path(stage.script).name for stage in profile.stages)
+    assert len(names) > 10
+    for path in modules("harness"):
+        text = path.read_text()
+        assert not {name for name in names if name in text}, path

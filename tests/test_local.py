@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+import pytest
+from runs import ROOT, alive, prepare, stage, status_of, wait_for
+
+from harness.jobs import EXECUTORS, JobState, make_executor
+from harness.jobs.local import LocalExecutor
+from harness.jobs.plan import PlanError, make_plan, prepare_run_dir, snapshot
+from harness.jobs.processes import living_runner
+from harness.task import load_task
+from harness.workspace import RunPaths, SessionPaths
+
+TASK = load_task(Path(__file__).parent / "tasks" / "two_files")
+FAILING: Mapping[str, str] = {
+    "line_rate.py": TASK.read_file("line_rate.py").replace(
+        "    return FIRST_RATE", "    return FIRST_RATE / (4 - step)"
+    )
+}
+
+
+def gated(folder: Path) -> RunPaths:
+    """A run that ends when ``go`` exists in the folder."""
+    wait = f"echo $$ > {folder}/pid; while [ ! -e {folder}/go ]; do sleep 0.02; done"
+    return prepare(folder, stage(folder, "one", run=wait))
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[list[RunPaths]]:
+    """Run directories whose runners are ended after the test."""
+    runs: list[RunPaths] = []
+    yield runs
+    for run in runs:
+        LocalExecutor().cancel(run)
+    wait_for(lambda: not any(map(living_runner, runs)))
+
+
+def done(executor: LocalExecutor, run: RunPaths) -> bool:
+    return executor.state(run).kind == "gone"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    command = TASK.prepare_command("toy", folder / "points")
+    assert command is not None
+    subprocess.run(command, check=True)
+    return folder
+
+
+@pytest.mark.parametrize("edited", [{}, FAILING], ids=["honest", "failing"])
+def test_a_test_of_the_toy_task(tmp_path: Path, data: Path, edited: Mapping[str, str]) -> None:
+    run = SessionPaths(tmp_path).run(1)
+    prepare_run_dir(run, make_plan(TASK, "toy", 1, 1, run, data), snapshot(TASK, edited))
+    executor = LocalExecutor()
+    executor.submit(run)
+    wait_for(lambda: done(executor, run))
+    status = status_of(run)
+    assert status.state == "finished", run.runner_log.read_text()
+    curve = TASK.read_curve("toy", "fit", run.step("fit-toy", "run").log.read_text())
+    if edited:
+        assert [step.state for step in status.steps] == ["failed", "skipped", "skipped"]
+        assert status.steps[0].exit == 1
+        assert status.steps[0].reason == [
+            "ZeroDivisionError: float division by zero",
+            '  File "line_rate.py", line 10, in rate',
+            "    return FIRST_RATE / (4 - step)",
+        ]
+        assert [point.step for point in curve] == [0, 2, 4]
+        return
+    assert [step.state for step in status.steps] == ["done", "done", "done"]
+    assert [point.step for point in curve] == [0, 2, 4, 6, 8, 10]
+    scores = TASK.read_scores("toy", "fit", run.step("fit-toy", "score").metrics.read_bytes())
+    assert 0 < scores.visible["error"] < 1
+    assert scores.hidden.keys() == {"worst"}
+    assert scores.final.keys() == {"error"}
+    near = TASK.read_scores("toy", "near", run.step("near-toy", "score").metrics.read_bytes())
+    assert near.visible == {"near": 100.0}
+
+
+def test_a_queue_is_first_in_first_out(tmp_path: Path, started: list[RunPaths]) -> None:
+    runs = [gated(tmp_path / name) for name in ("a", "b", "c")]
+    started += runs
+    executor = LocalExecutor(slots=1)
+    for run in runs:
+        executor.submit(run)
+        executor.submit(run)
+    assert [executor.state(run) for run in runs] == [
+        JobState("running"),
+        JobState("queued", 1),
+        JobState("queued", 2),
+    ]
+    executor.cancel(runs[1])
+    assert status_of(runs[1]).state == "cancelled"
+    assert executor.state(runs[1]) == JobState("gone")
+    assert executor.state(runs[2]) == JobState("queued", 1)
+    (tmp_path / "a" / "go").touch()
+    wait_for(lambda: executor.state(runs[2]) == JobState("running"))
+    assert status_of(runs[0]).state == "finished"
+    (tmp_path / "c" / "go").touch()
+    wait_for(lambda: done(executor, runs[2]))
+    assert status_of(runs[2]).state == "finished"
+    executor.submit(runs[2])
+    assert executor.state(runs[2]) == JobState("gone")
+
+
+def test_cancel_ends_a_running_one(tmp_path: Path) -> None:
+    run = gated(tmp_path)
+    executor = LocalExecutor()
+    executor.submit(run)
+    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    executor.cancel(run)
+    wait_for(lambda: done(executor, run))
+    assert status_of(run).state == "cancelled"
+    assert not alive(tmp_path / "pid")
+
+
+def test_cancel_right_after_submit(tmp_path: Path) -> None:
+    run = gated(tmp_path)
+    executor = LocalExecutor()
+    executor.submit(run)
+    executor.cancel(run)
+    wait_for(lambda: done(executor, run))
+    assert status_of(run).state == "cancelled"
+
+
+def test_a_killed_runner_is_gone_and_goes_on_when_submitted(
+    tmp_path: Path, started: list[RunPaths]
+) -> None:
+    run = gated(tmp_path)
+    started.append(run)
+    executor = LocalExecutor()
+    executor.submit(run)
+    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    runner = living_runner(run)
+    assert runner is not None
+    runner.kill()
+    wait_for(lambda: done(executor, run))
+    wait_for(lambda: not alive(tmp_path / "pid"))
+    (tmp_path / "go").touch()
+    executor.submit(run)
+    wait_for(lambda: done(executor, run))
+    assert (status_of(run).state, status_of(run).starts) == ("finished", 2)
+
+
+def test_cancel_after_the_runner_was_killed_ends_what_it_left(tmp_path: Path) -> None:
+    # The script's own child survives the runner: only the script itself is tied to it.
+    script = f"(sleep 61 & echo $! > {tmp_path}/pid; wait)\nsleep 60"
+    run = prepare(tmp_path, stage(tmp_path, "one", run=script))
+    executor = LocalExecutor()
+    executor.submit(run)
+    wait_for(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())
+    runner = living_runner(run)
+    assert runner is not None
+    runner.kill()
+    wait_for(lambda: done(executor, run))
+    assert alive(tmp_path / "pid")
+    executor.cancel(run)
+    wait_for(lambda: done(executor, run))
+    assert status_of(run).state == "cancelled"
+    assert not alive(tmp_path / "pid")
+
+
+def test_a_runner_outlives_its_server_and_is_found_again(
+    tmp_path: Path, started: list[RunPaths]
+) -> None:
+    run = gated(tmp_path)
+    started.append(run)
+    server = (
+        "import sys\nfrom pathlib import Path\nfrom harness.jobs.local import LocalExecutor\n"
+        "from harness.workspace import RunPaths\n"
+        "LocalExecutor().submit(RunPaths(Path(sys.argv[1])))\n"
+    )
+    subprocess.run([sys.executable, "-c", server, str(run.root)], cwd=ROOT, check=True)
+    wait_for(lambda: status_of(run).running)
+    executor = LocalExecutor()
+    executor.submit(run)
+    assert executor.state(run) == JobState("running")
+    other = gated(tmp_path / "other")
+    started.append(other)
+    executor.submit(other)
+    assert executor.state(other) == JobState("queued", 1), "the one found again has the slot"
+    (tmp_path / "go").touch()
+    wait_for(lambda: executor.state(other) == JobState("running"))
+    assert (status_of(run).state, status_of(run).starts) == ("finished", 1)
+
+
+def test_the_runners_environment_has_no_secrets(
+    tmp_path: Path, started: list[RunPaths], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2")
+    run = gated(tmp_path)
+    started.append(run)
+    LocalExecutor().submit(run)
+    wait_for(lambda: living_runner(run))
+    runner = living_runner(run)
+    assert runner is not None
+    assert "hunter2" not in str(runner.environ())
+    assert psutil.Process(runner.pid).parent() == psutil.Process()
+
+
+def test_a_directory_that_is_not_prepared_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"has no plan\.json"):
+        LocalExecutor().submit(RunPaths(tmp_path))
+
+
+def test_the_table_of_executors() -> None:
+    assert isinstance(make_executor("local", slots=2), LocalExecutor)
+    with pytest.raises(ValueError, match=f"there are: {', '.join(sorted(EXECUTORS))}"):
+        make_executor("cloud")

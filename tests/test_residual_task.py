@@ -1,0 +1,220 @@
+"""`llm-pretrain-residual` at its smoke profile: real training and scoring, over a real socket."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from prepared import shakespeare_dir
+
+ROOT = Path(__file__).parents[1]
+TASK = "llm-pretrain-residual"
+FILE = "nanoGPT/custom_pretrain.py"
+
+
+class Server:
+    """`python -m server` on a free port, with a state folder of its own."""
+
+    def __init__(self, state: Path, port: int) -> None:
+        self.url, self.state, self.port = f"http://127.0.0.1:{port}", state, port
+        self.http = httpx.Client(base_url=self.url, timeout=90)
+
+    def session(self, profile: str = "smoke") -> Session:
+        response = self.http.post("/v1/sessions", json={"task": TASK, "profile": profile})
+        assert response.status_code == 201, response.text
+        return Session(self, response.json())
+
+
+class Session:
+    def __init__(self, server: Server, created: dict[str, Any]) -> None:
+        self.server, self.created, self.id = server, created, created["id"]
+        self.headers = {"Authorization": f"Bearer {created['token']}"}
+
+    def call(self, tool: str, **args: Any) -> dict[str, Any]:
+        path = f"/v1/sessions/{self.id}/tools/{tool}"
+        response = self.server.http.post(path, json=args, headers=self.headers)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
+
+    def finished(self) -> dict[str, Any]:
+        """The running test's answer, however long it takes."""
+        for _ in range(5):
+            answer = self.call("status", wait_s=50)
+            if answer["data"]["state"] == "finished":
+                return answer
+        raise AssertionError(answer["text"])
+
+    @property
+    def run_dir(self) -> Path:
+        return self.server.state / "sessions" / self.id / "runs" / "test-1.1"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    state = tmp_path_factory.mktemp("state")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {
+        "HARNESS_STATE_DIR": str(state),
+        "HARNESS_TASKS_DIR": str(ROOT / "tasks"),
+        "HARNESS_DATA_DIR": str(shakespeare_dir().parent),
+        "HARNESS_PORT": str(port),
+    }
+    with (state / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "server"], cwd=ROOT, env=environment, stdout=log, stderr=log
+        )
+        started = Server(state, port)
+        try:
+            for _ in range(300):
+                try:
+                    if started.http.get("/readyz").status_code == 200:
+                        break
+                except httpx.TransportError:
+                    assert process.poll() is None, (state / "log").read_text()
+                    time.sleep(0.1)
+            yield started
+        finally:
+            started.http.close()
+            process.terminate()
+            process.wait(20)
+
+
+def test_a_whole_test_trains_and_scores(server: Server) -> None:
+    session = server.session()
+    session.call("test", wait_s=0)
+    session.finished()
+    answer = session.call("test")  # the same files: the result again
+    metrics = answer["data"]["metrics"]
+    assert list(metrics) == ["val_loss", "verse_ppl", "lastword_ppl", "agreement", "word_order"]
+    untrained = math.log(4096)
+    first = next(line for line in answer["data"]["curve"] if line["step"] == 0)
+    assert first["val_loss"] == pytest.approx(untrained, abs=0.3)
+    assert metrics["val_loss"] < untrained - 1
+    assert 0 <= metrics["agreement"] <= 100
+    lines = answer["text"].splitlines()
+    assert lines[0].startswith("[Test #1] (2 tests remaining; ")
+    assert lines[2:4] == [
+        "### gpt-smoke (scripts/gpt_smoke.sh)",
+        "Training metrics (last steps):",
+    ]
+    assert re.fullmatch(
+        r"TRAIN_METRICS: step=\d+, train_loss=\d\.\d{4}, val_loss=\d\.\d{4}", lines[4]
+    )
+    assert lines[-2] == "### lm-eval-smoke (scripts/lm_eval_smoke.sh)"
+    assert re.fullmatch(r"TEST_METRICS: agreement=\d+\.\d\d, word_order=\d+\.\d\d", lines[-1])
+    # What is hidden is scored, kept apart, and not said.
+    scored = json.loads((session.run_dir / "steps/lm-eval-smoke.score/metrics.json").read_text())
+    assert "fitting_word" in scored["hidden"]["metrics"]
+    assert "fitting_word" not in json.dumps(answer) + session.created["prompt"]
+    gpt = json.loads((session.run_dir / "steps/gpt-smoke.score/metrics.json").read_text())
+    assert gpt["hidden"]["final"]["val_loss"] != gpt["metrics"]["val_loss"]
+    windows = gpt["per_window"]["val_loss"]
+    assert sum(windows) / len(windows) == pytest.approx(metrics["val_loss"], abs=1e-3)
+
+
+def test_the_baselines_edits_are_accepted_and_train(server: Server) -> None:
+    from harness.task import find_tasks
+
+    task = find_tasks(ROOT / "tasks")[TASK]
+    for baseline in task.all_baselines():
+        session = server.session()
+        assert baseline.edits
+        for edit in baseline.edits:
+            answer = session.call("edit", **edit)
+            assert answer["ok"], answer["text"]
+            assert "WARNING" not in answer["text"]
+        session.call("test", wait_s=50)
+        assert session.finished()["data"]["scored"], baseline.name
+
+
+def test_a_stage_killed_in_the_middle_of_training(server: Server) -> None:
+    session = server.session()
+    stall = "        while self.training and int(self.step) == 5: pass"
+    session.call("edit", op="insert", filename=FILE, after_line=161, content=stall)
+    session.call("test", wait_s=0)
+    os.killpg(os.getpgid(_training_process(session.run_dir).pid), signal.SIGKILL)
+    answer = session.call("test", wait_s=50)
+    assert answer["ok"]
+    assert "Training metrics (last steps):\nTRAIN_METRICS: step=0, train_loss=8." in answer["text"]
+    assert "\n[COMMAND FAILED exit=137]\n" in answer["text"]
+    assert "killed by SIGKILL" in answer["text"]
+    assert answer["text"].endswith(
+        "### lm-eval-smoke (scripts/lm_eval_smoke.sh)\n[SKIPPED: gpt-smoke failed]"
+    )
+    assert answer["budget"] == {"tests": 3, "used": 1, "remaining": 2, "running": None}
+
+
+def _training_process(run_dir: Path) -> psutil.Process:
+    """The process that trains in this run directory, once it has printed its first metrics."""
+    log = run_dir / "steps/gpt-smoke.run/log.txt"
+    for _ in range(600):
+        if log.exists() and "TRAIN_METRICS" in log.read_text():
+            for process in psutil.process_iter(["cmdline"]):
+                if "nanoGPT/custom_pretrain.py" in (process.info["cmdline"] or ()):
+                    files = process.environ().get("HARNESS_FILES", "")
+                    if files.startswith(str(run_dir)):
+                        return process
+        time.sleep(0.1)
+    raise AssertionError("no training process appeared")
+
+
+def test_an_exception_of_the_edit_is_shown_with_its_line(server: Server) -> None:
+    session = server.session()
+    session.call(
+        "edit",
+        op="replace",
+        filename=FILE,
+        start_line=164,
+        end_line=164,
+        content="            x = block(x) + self.missing",
+    )
+    session.call("test", wait_s=50)
+    text = session.finished()["text"]
+    assert "[COMMAND FAILED exit=1]" in text
+    assert "AttributeError: 'GPT' object has no attribute 'missing'" in text
+    assert f'"{FILE}", line 164, in forward' in text
+    assert str(session.server.state) not in text
+
+
+def test_the_readme_session_works_when_pasted(server: Server, tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
+    [script] = [block for block in blocks if "curl" in block]
+    script = script.replace("http://127.0.0.1:8000", server.url)
+    done = subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    output = done.stdout
+    assert "   164              x = block(x)" in output
+    assert "ERROR: Lines 165..165 exceed the editable range." in output
+    assert "OK: Replaced 1 occurrence (lines 164..164) with 1 line(s)" in output
+    assert f"Undo complete:\nRestored: {FILE}" in output
+    assert output.count("TEST_METRICS: val_loss=") == 2
+    assert "[submit] Submitting result from test #1 as final." in output
+
+
+def test_the_page_of_all_calls_is_there(server: Server) -> None:
+    assert server.http.get("/docs").status_code == 200
+    assert server.http.get("/openapi.json").json()["info"]["title"] == "Research harness"
