@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 
 import uvicorn
 from fastapi import FastAPI
@@ -21,6 +22,8 @@ def build(settings: Settings) -> FastAPI:
     service = Service(
         store=Store(settings.resolved_database_url),
         executor=make_executor(settings.executor, slots=settings.slots),
+        # Checks are short and free: they do not queue behind tests, nor crowd them out.
+        check_executor=make_executor("local", slots=max(1, (os.cpu_count() or 1) // 2)),
         tasks=find_tasks(settings.tasks_dir),
         state=StatePaths(settings.state_dir.absolute()),
         data_dir=settings.resolved_data_dir,

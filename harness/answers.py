@@ -8,6 +8,7 @@ from typing import Any
 
 from harness import render
 from harness.budget import Budget
+from harness.checks.findings import Report
 from harness.errors import AgentError
 from harness.events import StageResult, TestFinished
 from harness.metrics import format_values
@@ -33,7 +34,7 @@ class Progress:
     """How far a test is, as its run directory tells."""
 
     state: str
-    """`queued` or `running`"""
+    """`checking`, `queued` or `running`"""
     place: int | None = None
     """in the queue, from 1"""
     stage: str | None = None
@@ -52,6 +53,8 @@ NOTHING_TO_DO = "Nothing to do until then: call status(wait_s=50), or wait witho
 
 
 def progress_text(number: int, progress: Progress) -> str:
+    if progress.state == "checking":
+        return f"[Test #{number}] checking, not counted yet. {NOTHING_TO_DO}"
     if progress.state == "queued":
         place = f"place {progress.place or 1}"
         if progress.seconds_left is None:
@@ -59,11 +62,13 @@ def progress_text(number: int, progress: Progress) -> str:
         wait = render.duration(progress.seconds_left)
         return f"[Test #{number}] queued: {place}, about {wait} until it starts."
     parts = [progress.stage or "starting"]
-    if progress.role == "score":
+    if progress.role == "preflight":
+        parts.append("first steps, not counted yet")
+    elif progress.role == "score":
         parts.append("scoring")
     elif progress.step is not None and progress.steps is not None:
         parts.append(f"step {progress.step} of {progress.steps}")
-    if progress.seconds_left is not None and progress.role != "score":
+    if progress.seconds_left is not None and progress.role == "run":
         parts.append(f"about {render.duration(progress.seconds_left)} left")
     return f"[Test #{number}] running: {', '.join(parts)}. {NOTHING_TO_DO}"
 
@@ -93,6 +98,25 @@ def stage_text(stage: StageResult, decimals: Mapping[str, int]) -> str:
     elif stage.state == "skipped":
         lines.append(f"[SKIPPED: {'; '.join(stage.reason)}]")
     return "\n".join(lines)
+
+
+def check_text(report: Report | None, *, several_files: bool, note: str = "") -> str:
+    """What `check` says; `report` is None while checks go on."""
+    if report is None:
+        return (
+            "[Check] running. Nothing to do until then: call check(wait_s=50), or wait without "
+            "calling."
+        )
+    lines = []
+    if report.ok:
+        lines.append("[Check] ok: nothing was found that stands in the way of a test.")
+    else:
+        count = len(report.findings)
+        what = "1 finding" if count == 1 else f"{count} findings"
+        lines.append(f"[Check] {what}; test() is refused until this is mended:")
+        lines.extend(f"ERROR: {f.describe(several_files=several_files)}." for f in report.findings)
+    lines.extend(f"WARNING: {w.describe(several_files=several_files)}." for w in report.warnings)
+    return "\n".join([*lines, note] if note else lines)
 
 
 def idle_text(budget: Budget, last: TestFinished | None, decimals: Mapping[str, int]) -> str:

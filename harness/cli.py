@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -18,9 +20,11 @@ from harness import replay_view
 from harness.datasets import DataError, datasets
 from harness.datasets import prepare as prepare_dataset
 from harness.doctor import diagnose
+from harness.jobs.plan import PlanError
 from harness.retention import remove_expired, run_usage
 from harness.settings import Settings
 from harness.task import Task, TaskError, find_tasks
+from harness.vetting import CasesError, Verdict, read_cases, vet
 from harness.workspace import StatePaths
 
 app = typer.Typer(
@@ -91,7 +95,8 @@ def demo(
         raise _fail(f"every profile of {chosen.name} needs a GPU; name one with --profile")
     name = baseline or next(iter(chosen.baselines), None)
     if name is None or name not in chosen.baselines:
-        raise _fail(f"no baseline {name!r}; baselines: {', '.join(chosen.baselines)}", BAD_INPUT)
+        known = ", ".join(chosen.baselines) or "none"
+        raise _fail(f"no baseline {name!r}; baselines: {known}", BAD_INPUT)
     try:
         demo_session.run(
             settings,
@@ -112,6 +117,52 @@ def replay(
     """Apply a recorded session's edits again and compare every answer with the record."""
     settings = Settings()
     raise typer.Exit(replay_view.run(file, as_json, Console(), settings.tasks_dir))
+
+
+@app.command()
+def check(
+    task: Annotated[str, typer.Argument(help="The task's name.")],
+    edits: Annotated[
+        Path, typer.Option(help="JSON or YAML: a list of edits, or of cases with name and edits.")
+    ],
+    profile: Annotated[
+        str | None, typer.Option(help="Take this profile's first steps at full size too.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Verdicts as a JSON list.")] = False,
+) -> None:
+    """Check edits as a session's would be: 0 if all are ok, 1 if any is not, 2 for a bad file."""
+    settings = Settings()
+    chosen = _task(settings, task)
+    if profile is not None:
+        _profile(chosen, profile)
+    console = Console()
+    verdicts: list[Verdict] = []
+    try:
+        cases = read_cases(edits)
+        state, data = settings.state_dir.absolute(), settings.resolved_data_dir
+        found = vet(chosen, profile, cases, state, data)
+        shown = sys.stderr.isatty()
+        bar = Progress(console=Console(stderr=True), transient=True, disable=not shown)
+        with bar:
+            for verdict in bar.track(found, total=len(cases), description="checking"):
+                verdicts.append(verdict)
+                if not as_json:
+                    _show_verdict(verdict, len(chosen.files) > 1, console)
+    except (CasesError, PlanError) as error:
+        raise _fail(str(error), BAD_INPUT) from error
+    if as_json:
+        typer.echo(json.dumps([verdict.as_json() for verdict in verdicts], indent=1))
+    raise typer.Exit(0 if all(verdict.ok for verdict in verdicts) else 1)
+
+
+def _show_verdict(verdict: Verdict, several_files: bool, console: Console) -> None:
+    mark = Text("ok     ", style="green") if verdict.ok else Text("refused", style="red")
+    console.print(mark.append(f" {verdict.name}", style="default"))
+    for finding in verdict.findings:
+        console.print(Text(f"        {finding.describe(several_files=several_files)}"))
+    for warning in verdict.warnings:
+        text = f"        warning: {warning.describe(several_files=several_files)}"
+        console.print(Text(text, style="yellow"))
 
 
 @data_app.command("prepare")

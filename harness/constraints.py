@@ -30,12 +30,17 @@ def _dotted(name: str) -> str:
     return name
 
 
+def _entry(name: str) -> str:
+    return name if name.endswith("*") and _dotted(name[:-1] + "_") else _dotted(name)
+
+
 def _scope(name: str) -> str:
     return _dotted(name) if name else name
 
 
 Identifier = Annotated[str, AfterValidator(_identifier)]
 DottedName = Annotated[str, AfterValidator(_dotted)]
+ModuleName = Annotated[str, AfterValidator(_entry)]
 ScopeName = Annotated[str, AfterValidator(_scope)]
 Limit = Annotated[int, Field(strict=True, ge=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -118,22 +123,33 @@ class Signature(_Part):
 class Imports(_Part):
     """Which modules a region may use, whether it imports them or finds them imported.
 
-    A name is judged by the longest entry that it equals or lies below; `denied` wins a tie.
+    A name is judged by the longest entry that it equals or lies below; `denied` wins a tie. A `*`
+    at the end of an entry stands for the rest of a name: `numpy.linalg.e*`.
     """
 
-    allowed: tuple[DottedName, ...]
-    """Modules, each with all that lies below it."""
-    denied: tuple[DottedName, ...] = ()
+    allowed: tuple[ModuleName, ...]
+    """Modules, each with all that lies below it but names that begin with an underscore; or single
+    functions and classes of a module."""
+    denied: tuple[ModuleName, ...] = ()
     """Modules, functions and classes out of those, each with all that lies below it."""
 
-    def permits(self, dotted: str) -> bool:
-        """Whether `torch.nn.functional.relu`, say, may be used."""
-        allowed = max((len(a) for a in self.allowed if _covers(a, dotted)), default=0)
-        denied = max((len(d) for d in self.denied if _covers(d, dotted)), default=0)
-        return allowed > denied
+    def permits(self, dotted: str, *, private: bool = False) -> bool:
+        """Whether `torch.nn.functional.relu`, say, may be used.
+
+        A `private` name, of which a part begins with an underscore, needs an entry that shows it.
+        """
+        allowed = [a for a in self.allowed if _covers(a, dotted) and ("._" in a or not private)]
+        denied = [d for d in self.denied if _covers(d, dotted)]
+        return max(map(len, allowed), default=0) > max(map(len, denied), default=0)
+
+    def leads(self, module: str) -> bool:
+        """Whether something below a module is allowed, so that the module may be imported."""
+        return any(entry.startswith(module + ".") for entry in self.allowed)
 
 
 def _covers(entry: str, dotted: str) -> bool:
+    if entry.endswith("*"):
+        return dotted.startswith(entry[:-1])
     return dotted == entry or dotted.startswith(entry + ".")
 
 
@@ -158,6 +174,9 @@ class Constraints(_Part):
     """By the regions' names; a region that is not listed holds statements and has no outputs."""
     forbidden_names: tuple[Identifier, ...] = ()
     """Names that no region reads or binds, except where one is the region's own output."""
+    protected_attributes: tuple[Identifier, ...] = ()
+    """Attributes that no region assigns on objects of locked classes, besides the methods that the
+    file defines and those that it calls."""
     imports: Imports | None = None
     """Modules that regions may use; all if left out."""
     signatures: tuple[Signature, ...] = ()

@@ -64,6 +64,10 @@ class NoTestsRemaining(AgentError):
     code = "no_tests_remaining"
 
 
+class CheckLimit(AgentError):
+    code = "check_limit"
+
+
 class NothingToSubmit(AgentError):
     code = "nothing_to_submit"
 

@@ -185,7 +185,11 @@ class TestReleased(Event):
     type: Literal["test_released"] = "test_released"
     number: int
     attempt: int
+    kind: Literal["refused", "interrupted", "cancelled"]
+    """`refused`: a check stood in the way, before anything was counted"""
     reason: str
+    """what the agent is told, behind `ERROR: `"""
+    findings: tuple[dict[str, Any], ...] = ()
 
 
 class Submitted(Event):

@@ -121,11 +121,12 @@ def _tools_section(task: Task) -> str:
     count = task.tests
     return (
         "## Tools and budget\n\n"
-        "`view`, `edit`, `undo`, `status` are free. "
+        "`view`, `edit`, `undo`, `check`, `status` are free. "
         f"`test` trains and evaluates; you have {count} counted "
         f"{'test' if count == 1 else 'tests'}. A test is counted when its first stage starts; "
-        "files that do not parse are refused before that. A test that runs is waited for with "
-        "`status(wait_s=50)`; nothing else needs to be done meanwhile. "
+        "files that a check refuses never come so far, and `check` tells what it would refuse. "
+        "A test that runs is waited for with `status(wait_s=50)`; nothing else needs to be done "
+        "meanwhile. "
         "`submit(n)` makes the result of test n final and closes the session."
     )
 

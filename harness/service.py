@@ -25,7 +25,10 @@ import anyio.to_thread
 
 from harness import hardware
 from harness.answers import Progress
-from harness.errors import TestRefused
+from harness.checks import static
+from harness.checks.findings import Report
+from harness.checks.static import STRUCTURAL
+from harness.errors import CheckLimit, TestRefused
 from harness.events import (
     AnyEvent,
     FileRecord,
@@ -41,23 +44,29 @@ from harness.jobs.plan import (
     FINAL_STATES,
     PlanError,
     RunStatus,
+    Surroundings,
     make_plan,
     prepare_run_dir,
     read_status,
     snapshot,
 )
+from harness.probes import Kind, check_report, report_of, submit_check
 from harness.prompt import build_prompt, visible_decimals
 from harness.regions import EditableFile, locked_digest
 from harness.results import collect
 from harness.session import MAX_RELEASES, MAX_RESUMPTIONS, Attempt, Session, TestRequest
 from harness.store import StaleSession, Store
-from harness.task import Task
+from harness.task import UNCOUNTED, Task
 from harness.workspace import RunPaths, StatePaths
 
 log = logging.getLogger("harness.service")
 
 WATCH_SECONDS = 0.2
 """how often run directories are looked at; an answer is at most this late"""
+
+CHECK_LIMIT = 40
+CHECK_SECONDS = 600
+"""at most so many checks are started for a session in so many seconds"""
 
 Result = TypeVar("Result")
 
@@ -88,6 +97,9 @@ class LiveSession:
     token_sha256: str
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     events: list[AnyEvent] = field(default_factory=list)
+    reports: dict[tuple[Kind, str], Report] = field(default_factory=dict)
+    """what checks came to, by kind and digest of the files"""
+    _checks_at: list[float] = field(default_factory=list)
     _pulse: asyncio.Event = field(default_factory=asyncio.Event)
 
     def changed(self) -> None:
@@ -98,6 +110,18 @@ class LiveSession:
     async def wait_for_change(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._pulse.wait(), seconds)
+
+    def count_check(self) -> None:
+        """Note that a check is started. Raises CheckLimit if there were too many of late."""
+        now = time.monotonic()
+        self._checks_at = [at for at in self._checks_at if now - at < CHECK_SECONDS]
+        if len(self._checks_at) >= CHECK_LIMIT:
+            wait = math.ceil(CHECK_SECONDS - (now - self._checks_at[0]))
+            raise CheckLimit(
+                f"{CHECK_LIMIT} checks were started in the last {CHECK_SECONDS // 60} minutes. "
+                f"Call check again in {wait} s; test() checks the files too."
+            )
+        self._checks_at.append(now)
 
     async def transcript_lines(self) -> list[str]:
         """The header and every event, redacted, each as a line of JSON."""
@@ -122,6 +146,7 @@ class Service:
         *,
         store: Store,
         executor: Executor,
+        check_executor: Executor,
         tasks: Mapping[str, Task],
         state: StatePaths,
         data_dir: Path,
@@ -129,6 +154,7 @@ class Service:
     ) -> None:
         self.store = store
         self.executor = executor
+        self.check_executor = check_executor
         self.tasks = tasks
         self.state = state
         self.data_dir = data_dir
@@ -143,7 +169,7 @@ class Service:
             live = await self.get(row.id)
             active = live.session.state.active if live else None
             if live is not None and active is not None:
-                await self.in_thread(self.executor.submit, self.run_paths(live, active))
+                await self.in_thread(self._advance, live, active)
         self._watcher = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
@@ -251,6 +277,13 @@ class Service:
                 raise
             kept.extend(event for event, _ in added)
 
+        pristine = {
+            file.name: EditableFile.from_text(
+                file.name, task.read_file(file.name), file.region_tuples()
+            )
+            for file in task.files
+        }
+        constraints = {file.name: file.constraints for file in task.files}
         session = Session(
             header,
             events,
@@ -262,6 +295,7 @@ class Service:
                 for sibling in task.siblings
                 if sibling.show
             },
+            static_check=lambda files: static.find_all(files, pristine, constraints),
         )
         return LiveSession(session, task, header.profile, token_sha256, events=kept)
 
@@ -302,20 +336,128 @@ class Service:
                 f"{task.profile(profile).data.name} is not prepared on this server. "
                 f"Its operator runs: harness data prepare {task.name} --profile {profile}"
             )
+        known = self._known_report(live, "contract")
+        if known is not None and not known.ok:
+            raise TestRefused(live.session.refusal(known.findings))
         paths = self.run_paths(live, request)
-        gpus = [gpu.id for gpu in hardware.gpus()]
         try:
-            plan = make_plan(
-                task, profile, request.number, request.attempt, paths, self.data_dir, gpus=gpus
-            )
+            plan = make_plan(task, profile, request.number, request.attempt, self._around(paths))
         except PlanError as error:
             raise TestRefused(f"Test not started, and not counted: {error}.") from error
         if not paths.plan.exists():
             edited = {name: file.text for name, file in live.session.state.files.items()}
-            prepare_run_dir(paths, plan, snapshot(task, edited))
+            prepare_run_dir(paths, plan, snapshot(task, edited), snapshot(task, {}))
         live.session.record(request.queued)
-        self.executor.submit(paths)
+        attempt = live.session.state.active
+        assert attempt is not None
         log.info("session %s: test #%d queued", live.session.id, request.number)
+        self._advance(live, attempt)
+
+    def _around(self, paths: RunPaths) -> Surroundings:
+        gpus = [gpu.id for gpu in hardware.gpus()]
+        self.state.cache.mkdir(parents=True, exist_ok=True)
+        return Surroundings(paths, self.data_dir, self.state.cache, gpus)
+
+    def _advance(self, live: LiveSession, attempt: Attempt) -> Report | None:
+        """Take a test that has not begun one step on: to its check, or from that to the executor.
+
+        Returns the check's report if that stands in the way.
+        """
+        paths = self.run_paths(live, attempt)
+        status = read_status(paths)
+        if live.task.contract is not None and (status is None or status.starts == 0):
+            # The files of the run, not of the session: an agent may have edited them since.
+            files = self._files_of(live, paths)
+            report = self._run_check(live, "contract", files, attempt.files_digest)
+            if report is None or not report.ok:
+                return report
+        self.executor.submit(paths)
+        return None
+
+    def _files_of(self, live: LiveSession, paths: RunPaths) -> dict[str, EditableFile]:
+        """The editable files of a run directory's snapshot, with the regions that they had."""
+        found = {}
+        for name, file in live.session.state.files.items():
+            text = (paths.files / name).read_text(encoding="utf-8")
+            found[name] = file if file.text == text else EditableFile.from_text(name, text, [])
+        return found
+
+    # ── checks ────────────────────────────────────────────────────────────────────────────────
+
+    def _run_check(
+        self, live: LiveSession, kind: Kind, files: Mapping[str, EditableFile], digest: str
+    ) -> Report | None:
+        """A check's report, or None while it goes on; started if it was not."""
+        if (known := live.reports.get((kind, digest))) is not None:
+            return known
+        paths = self._check_paths(live, kind, digest)
+        executor = self._check_executor(live, kind)
+        if not paths.plan.exists():
+            submit_check(executor, live.task, live.profile, kind, files, self._around(paths))
+        report = check_report(executor, paths, files)
+        if report is not None:
+            live.reports[kind, digest] = report
+        return report
+
+    def _check_paths(self, live: LiveSession, kind: Kind, digest: str) -> RunPaths:
+        return self.state.session(live.session.id).check(f"{kind}-{digest[:16]}")
+
+    def _check_executor(self, live: LiveSession, kind: Kind) -> Executor:
+        """Where a check runs: beside the tests, unless it needs their GPUs."""
+        needs_gpu = kind == "preflight" and live.task.profile(live.profile).gpus > 0
+        return self.executor if needs_gpu else self.check_executor
+
+    def _known_report(self, live: LiveSession, kind: Kind) -> Report | None:
+        return live.reports.get((kind, live.session.state.files_digest))
+
+    def _check_kinds(self, live: LiveSession) -> list[Kind]:
+        """The checks that the task has, contract first."""
+        kinds: list[Kind] = ["contract"] if live.task.contract is not None else []
+        stages = live.task.profile(live.profile).stages
+        if any("preflight" in stage.roles for stage in stages):
+            kinds.append("preflight")
+        return kinds
+
+    def check(self, live: LiveSession) -> tuple[Report | None, str]:
+        """Everything that checks say of the files as they are, and a note on what is left out.
+
+        None while they go on. Raises CheckLimit if this session has asked for too many.
+        """
+        session = live.session
+        digest, files = session.state.files_digest, dict(session.state.files)
+        static_findings = session.static_findings()
+        report = Report(tuple(static_findings))
+        if any(finding.rule in STRUCTURAL for finding in static_findings):
+            return report, ""  # nothing can be run before these are mended
+        for kind in self._check_kinds(live):
+            begun = self._check_paths(live, kind, digest).plan.exists()
+            if not begun:
+                executor = self._check_executor(live, kind)
+                if executor is self.executor and not executor.idle():
+                    return report, (
+                        "The first steps at full size were not tried, since no GPU is free; "
+                        "test() tries them first, uncounted."
+                    )
+                live.count_check()
+            part = self._run_check(live, kind, files, digest)
+            if part is None:
+                return None, ""
+            report += part
+            if not part.ok:
+                break  # what does not run at a small size is not run at a large one
+        return report, ""
+
+    async def wait_for_check(self, live: LiveSession, seconds: float) -> tuple[Report | None, str]:
+        """The checks' outcome once there is one, or None after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while True:
+            async with live.lock:
+                report, note = await self.in_thread(self.check, live)
+            if report is not None or time.monotonic() >= deadline:
+                return report, note
+            await asyncio.sleep(min(WATCH_SECONDS, max(0.0, deadline - time.monotonic())))
+
+    # ── watching ──────────────────────────────────────────────────────────────────────────────
 
     async def wait_for_test(
         self, live: LiveSession, number: int, attempt: int, seconds: float
@@ -339,6 +481,8 @@ class Service:
         if job.kind == "queued":
             return Progress("queued", place=job.place)
         status = read_status(paths)
+        if status is not None and status.starts == 0 and job.kind == "gone":
+            return Progress("checking")
         running = status.running if status else None
         if status is None or running is None:
             return Progress("running")
@@ -358,6 +502,7 @@ class Service:
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             await self.in_thread(self.executor.poll)
+            await self.in_thread(self.check_executor.poll)
             for live in list(self._sessions.values()):
                 if live.session.state.active is None:
                     continue
@@ -383,7 +528,15 @@ class Service:
         job = self.executor.state(paths)
         status = read_status(paths)
         events: list[AnyEvent] = []
-        begun = status is not None and any(step.started_at for step in status.steps)
+        if job.kind == "gone" and status is not None and status.starts == 0:
+            report = self._advance(live, active)
+            if report is None:
+                return False
+            live.session.record(self._refused(live, active, report))
+            return True
+        begun = status is not None and any(
+            step.started_at for step in status.steps if step.role not in UNCOUNTED
+        )
         if begun and not active.counted:
             events.append(TestCounted(number=active.number, attempt=active.attempt))
         if status is not None and status.state in FINAL_STATES:
@@ -401,8 +554,13 @@ class Service:
         self, live: LiveSession, active: Attempt, paths: RunPaths, status: RunStatus
     ) -> AnyEvent:
         if status.state == "cancelled":
+            reason = f"Test #{active.number} was cancelled, and not counted."
             return TestReleased(
-                number=active.number, attempt=active.attempt, reason="it was cancelled."
+                number=active.number, attempt=active.attempt, kind="cancelled", reason=reason
+            )
+        if status.state == "refused":
+            return self._refused(
+                live, active, report_of(paths, status, self._files_of(live, paths))
             )
         log.info("session %s: test #%d finished", live.session.id, active.number)
         return collect(
@@ -423,9 +581,23 @@ class Service:
             },
         )
 
+    def _refused(self, live: LiveSession, active: Attempt, report: Report) -> AnyEvent:
+        log.info("session %s: test #%d refused", live.session.id, active.number)
+        return TestReleased(
+            number=active.number,
+            attempt=active.attempt,
+            kind="refused",
+            reason=live.session.refusal(report.findings),
+            findings=tuple(finding.as_json() for finding in report.findings),
+        )
+
     def _interrupted(self, live: LiveSession, active: Attempt, paths: RunPaths) -> AnyEvent:
         """What becomes of a test whose runner is gone before its end."""
-        given_back = sum(1 for a in live.session.state.attempts if a.released is not None)
+        given_back = sum(
+            1
+            for attempt in live.session.state.attempts
+            if attempt.released is not None and attempt.released.kind == "interrupted"
+        )
         if active.resumptions < MAX_RESUMPTIONS:
             log.warning("session %s: test #%d is resumed", live.session.id, active.number)
             return TestResumed(
@@ -435,7 +607,11 @@ class Service:
             return TestReleased(
                 number=active.number,
                 attempt=active.attempt,
-                reason="it was interrupted too often. Call test() to run it again.",
+                kind="interrupted",
+                reason=(
+                    f"Test #{active.number} was interrupted too often and is given back, not "
+                    "counted. Call test() to run it again."
+                ),
             )
         status = read_status(paths)
         assert status is not None

@@ -13,9 +13,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from harness import render
-from harness.answers import Answer, Progress, idle_text, progress_text, result_text
+from harness.answers import (
+    Answer,
+    Progress,
+    check_text,
+    idle_text,
+    progress_text,
+    result_text,
+)
 from harness.budget import Budget
-from harness.checks import static
+from harness.checks.findings import Finding, Report
 from harness.edits import apply_edit, line_number, resolve_file
 from harness.errors import (
     AgentError,
@@ -60,7 +67,7 @@ class Attempt:
     counted: bool = False
     resumptions: int = 0
     result: TestFinished | None = None
-    released: str | None = None
+    released: TestReleased | None = None
 
     @property
     def active(self) -> bool:
@@ -116,7 +123,7 @@ class SessionState:
             case TestFinished():
                 self._attempt(event).result = event
             case TestReleased():
-                self._attempt(event).released = event.reason
+                self._attempt(event).released = event
             case Submitted():
                 self.submitted = event
             case SessionEnded():
@@ -183,16 +190,19 @@ class Session:
         seed: int,
         decimals: Mapping[str, int],
         read_only: Files,
+        static_check: Callable[[Iterable[EditableFile]], list[Finding]],
     ) -> None:
         """`append` writes events with their `once` keys, and whether they close the session.
 
-        `decimals` gives each visible metric's digits; `read_only` the files that may be viewed.
+        `decimals` gives each visible metric's digits, `read_only` the files that may be viewed,
+        and `static_check` tells what stands in the way of a test of edited files.
         """
         self.state = SessionState.start(header)
         self.decimals = decimals
         self._append = append
         self._seed = seed
         self._read_only = read_only
+        self._static_check = static_check
         for event in events:
             self.state.apply(event)
 
@@ -262,7 +272,9 @@ class Session:
             result = apply_edit(self.state.files, args)
         except AgentError as error:
             return Answer.of_error(error, self._views_after_refusal(args))
-        findings = static.find_all({**self.state.files, result.after.name: result.after}.values())
+        findings = self._static_check(
+            {**self.state.files, result.after.name: result.after}.values()
+        )
         several = len(self.state.files) > 1
         warnings = [
             f"WARNING: {finding.describe(several_files=several)}. "
@@ -331,10 +343,8 @@ class Session:
                 f"No tests remaining ({budget.used} of {budget.total} used). "
                 f"Call submit(n=N) with N in {numbers}."
             )
-        if findings := static.find_all(state.files.values()):
-            several = len(state.files) > 1
-            found = "\n".join(finding.describe(several_files=several) for finding in findings)
-            raise TestRefused(f"Test not started, and not counted: {found}")
+        if findings := self.static_findings():
+            raise TestRefused(self.refusal(findings))
         number = budget.used + 1
         attempt_number = 1 + sum(1 for attempt in state.attempts if attempt.number == number)
         queued = TestQueued(
@@ -342,15 +352,42 @@ class Session:
         )
         return TestRequest(number, attempt_number, queued=queued)
 
+    def static_findings(self) -> list[Finding]:
+        return self._static_check(self.state.files.values())
+
+    def refusal(self, findings: Sequence[Finding]) -> str:
+        """Why a test is not started, with everything that was found."""
+        several = len(self.state.files) > 1
+        found = "\n".join(finding.describe(several_files=several) for finding in findings)
+        return f"Test not started, and not counted: {found}"
+
+    def check_answer(self, report: Report | None, note: str) -> Answer:
+        several = len(self.state.files) > 1
+        text = check_text(report, several_files=several, note=note)
+        if report is None:
+            return Answer(True, text, data={"state": "running"})
+        return Answer(
+            True,
+            text,
+            data={
+                "state": "finished",
+                "passed": report.ok,
+                "findings": [finding.as_json() for finding in report.findings],
+                "warnings": [warning.as_json() for warning in report.warnings],
+                "facts": dict(report.facts or {}),
+            },
+        )
+
     def test_answer(self, number: int, attempt: int, progress: Progress | None) -> Answer:
         """The result of a test, or how far it is."""
         found = next(a for a in self.state.attempts if (a.number, a.attempt) == (number, attempt))
         if found.released is not None:
+            released = found.released
             return Answer(
                 False,
-                f"ERROR: Test #{number} was given back, and not counted: {found.released}",
-                "test_released",
-                {"test": number, "state": "released"},
+                f"ERROR: {released.reason}",
+                "test_refused" if released.kind == "refused" else "test_released",
+                {"test": number, "state": released.kind, "findings": list(released.findings)},
             )
         if found.result is None:
             progress = progress or Progress("queued")

@@ -21,8 +21,12 @@ from harness.constraints import Constraints
 from harness.metrics import CurvePoint, Scores, read_curve, read_scores
 from harness.workspace import SAFE_NAME
 
-Role = Literal["run", "score"]
-ROLES: tuple[Role, ...] = ("run", "score")
+Role = Literal["contract", "preflight", "run", "score"]
+HALVES: tuple[Role, ...] = ("run", "score")
+ROLES: tuple[Role, ...] = ("preflight", *HALVES)
+"""What a stage's script may be called with, in order."""
+UNCOUNTED: frozenset[Role] = frozenset({"contract", "preflight"})
+"""Checks: a test that one of them refuses is not counted."""
 """The halves of a stage, in the order in which they run."""
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -170,12 +174,15 @@ class Limits(_Part):
     """Wall clock of the `run` half, in seconds."""
     score_s: Seconds | None = None
     """Wall clock of the `score` half, in seconds."""
+    preflight_s: Seconds | None = None
+    """Wall clock of the uncounted first steps at full size, in seconds."""
     log_bytes: PositiveCount = 16 << 20
     """Most that one step may print."""
 
     def seconds(self, role: Role) -> float | None:
         """The wall clock limit of a role."""
-        return self.run_s if role == "run" else self.score_s
+        by_role = {"preflight": self.preflight_s, "run": self.run_s, "score": self.score_s}
+        return by_role.get(role)
 
 
 class Stage(_Part):
@@ -187,14 +194,23 @@ class Stage(_Part):
     """What agents see; unique in the profile."""
     script: RelativePath
     """A bash script below the task's folder, called with its role as only argument."""
-    roles: tuple[Role, ...] = Field(default=ROLES, min_length=1)
-    """The halves that it has."""
+    roles: tuple[Role, ...] = Field(default=HALVES, min_length=1)
+    """What its script is called with: its halves, and before them perhaps `preflight`."""
     needs: tuple[str, ...] = ()
     """Names of earlier stages without whose success this one is skipped."""
     gpus: Count = 0
     """How many GPUs it is given."""
     limits: Limits
     """A limit for each of its roles."""
+
+
+class Contract(_Part):
+    """The check that runs the edited files at a small size, on a CPU, before anything is spent."""
+
+    script: RelativePath
+    """A bash script below the task's folder, called with `contract`; it leaves findings.json."""
+    limit_s: Seconds = 60
+    """Wall clock, in seconds."""
 
 
 class Data(_Part):
@@ -281,6 +297,10 @@ class Task(_Part):
     """In the order in which they are shown."""
     profiles: dict[Name, Profile] = Field(min_length=1)
     """By name."""
+    contract: Contract | None = None
+    """The check that runs the edited files; none if left out."""
+    max_step_ratio: Annotated[float, Field(gt=0)] = 2.0
+    """How many times as long as the unedited files' a training step may take."""
     baselines: tuple[Name, ...] = ()
     """Names of files in ``baselines/``, in the order in which they are shown."""
     published: tuple[Published, ...] = ()
@@ -540,6 +560,8 @@ def _check(task: Task) -> Iterator[tuple[Loc, str]]:
         yield from _unique(("files", index, "regions"), [r.name for r in file.regions], "name")
     if not (task.folder / task.instruction).is_file():
         yield ("instruction",), f"no such file: {task.instruction}"
+    if task.contract and not (task.folder / task.contract.script).is_file():
+        yield ("contract", "script"), f"no such file: {task.contract.script}"
     for name, profile in task.profiles.items():
         yield from _check_profile(task, name, profile)
     yield from _check_metrics(task)
@@ -563,7 +585,7 @@ def _check_profile(task: Task, name: str, profile: Profile) -> Iterator[tuple[Lo
         if not task.script_path(stage).is_file():
             yield (*here, "script"), f"no such file: {stage.script}"
         if list(stage.roles) != [role for role in ROLES if role in stage.roles]:
-            yield (*here, "roles"), "must be 'run', 'score' or both in this order"
+            yield (*here, "roles"), f"must be some of {', '.join(ROLES)}, each once, in this order"
         for role in stage.roles:
             if stage.limits.seconds(role) is None:
                 yield (*here, "limits"), f"{role}_s is missing"

@@ -180,6 +180,19 @@ def _answer_status(
     return live.session.status_answer(service.progress(live))
 
 
+async def _begin_check(
+    service: Service, live: LiveSession, args: Mapping[str, Any]
+) -> TestRequest | None:
+    await service.wait_for_check(live, wait_argument(args, TEST_WAIT_S))
+    return None
+
+
+def _answer_check(
+    service: Service, live: LiveSession, args: Mapping[str, Any], request: TestRequest | None
+) -> Answer:
+    return live.session.check_answer(*service.check(live))
+
+
 def _answer_submit(
     service: Service, live: LiveSession, args: Mapping[str, Any], request: TestRequest | None
 ) -> Answer:
@@ -241,6 +254,15 @@ TOOLS: dict[str, Tool] = {
             "Take back the last n accepted edits, latest first.",
             _schema({"n": {**_LINE, "description": "How many edits; 1 if left out."}}),
             lambda service, live, args, request: live.session.undo(args),
+        ),
+        Tool(
+            "check",
+            "Find out, at no cost, what would stand in the way of a test: rules that the edited "
+            "regions break, and what goes wrong when they are run at a small size. A repeated "
+            "call joins the check that is running.",
+            _schema({"wait_s": {**_LINE, "description": "Seconds to wait, 0 to 50; 30."}}),
+            _answer_check,
+            _begin_check,
         ),
         Tool(
             "test",

@@ -53,6 +53,11 @@ class StatePaths:
     def sessions(self) -> Path:
         return self.root / "sessions"
 
+    @property
+    def cache(self) -> Path:
+        """What checks measured of unedited files, kept between tests."""
+        return self.root / "cache"
+
     def session(self, session_id: str) -> SessionPaths:
         return SessionPaths(self.sessions / safe_name(session_id))
 
@@ -66,6 +71,10 @@ class SessionPaths:
     @property
     def runs(self) -> Path:
         return self.root / "runs"
+
+    def check(self, digest: str) -> RunPaths:
+        """The run directory of the checks of one set of files, by their digest."""
+        return RunPaths(self.root / "checks" / safe_name(digest))
 
     def run(self, number: int, attempt: int = 1) -> RunPaths:
         """The run directory of a test (both count from 1)."""
@@ -131,8 +140,24 @@ class RunPaths:
         return StepPaths(self.steps / f"{safe_name(label)}.{safe_name(role)}")
 
     def role_out(self, label: str, role: str) -> Path:
-        """HARNESS_OUT of a step: shared by the `run` halves, its own folder for a `score`."""
-        return self.out if role == "run" else self.step(label, role).root
+        """HARNESS_OUT of a step: shared by the `run` halves; a `score` has its own folder.
+
+        A check runs the agent's code, so what it writes lies apart from the step's log and exit.
+        """
+        if role == "score":
+            return self.step(label, role).root
+        if role == "run":
+            return self.out
+        return self.root / "checks" / f"{safe_name(label)}.{safe_name(role)}"
+
+    @property
+    def reference(self) -> Path:
+        """The unedited snapshot, for checks that compare with it."""
+        return self.root / "reference"
+
+    def findings(self, label: str, role: str) -> Path:
+        """What a check leaves."""
+        return self.role_out(label, role) / "findings.json"
 
     @property
     def status(self) -> Path:

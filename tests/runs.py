@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -17,6 +18,7 @@ from harness.jobs.plan import (
     PlanStage,
     PlanStep,
     RunStatus,
+    Surroundings,
     base_environment,
     prepare_run_dir,
     read_status,
@@ -25,6 +27,11 @@ from harness.task import Role
 from harness.workspace import RunPaths
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def around(paths: RunPaths, data_dir: Path, **known: Any) -> Surroundings:
+    """A plan's surroundings, with the cache beside the run."""
+    return Surroundings(paths, data_dir, paths.root / "cache", **known)
 
 
 def stage(

@@ -53,7 +53,7 @@ def test_creating_a_session_gives_all_that_an_agent_needs(player: Player) -> Non
     assert created["profile"] == "toy"
     assert created["budget"] == {"tests": 3, "used": 0, "remaining": 3, "running": None}
     assert [tool["name"] for tool in created["tools"]] == [
-        "view", "edit", "undo", "test", "status", "submit",
+        "view", "edit", "undo", "check", "test", "status", "submit",
     ]  # fmt: skip
     prompt = created["prompt"]
     assert "## line_rate.py  [EDITABLE — lines 3–3, lines 6–5, lines 9–10 only]" in prompt
@@ -377,12 +377,15 @@ def test_messages_are_kept(player: Player) -> None:
 def test_public_pages(client: TestClient) -> None:
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ok"}
-    assert [task["name"] for task in client.get("/v1/tasks").json()] == ["two-files"]
+    assert [task["name"] for task in client.get("/v1/tasks").json()] == [
+        "two-files",
+        "vetted-line",
+    ]
     task = client.get("/v1/tasks/two-files").json()
     assert task["files"][0]["regions"] == [
         {"name": "predict", "title": "the prediction", "lines": [7, 8]}
     ]
-    assert len(client.get("/v1/tools").json()) == 6
+    assert len(client.get("/v1/tools").json()) == 7
     described = client.get("/openapi.json").json()
     assert "/v1/sessions/{session_id}/tools/{tool}" in described["paths"]
     assert client.get("/docs").status_code == 200

@@ -58,7 +58,7 @@ def test_doctor_names_the_command_that_brings_what_is_missing(
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (("data", "prepare", "nothing"), "no task 'nothing'; tasks: two-files"),
+        (("data", "prepare", "nothing"), "no task 'nothing'; tasks: two-files, vetted-line"),
         (("data", "prepare", "two-files", "--profile", "x"), "no profile 'x'; profiles: toy"),
         (("demo", "--baseline", "x"), "no baseline 'x'; baselines: falling_rate"),
         (("replay", "nowhere.json"), "nowhere.json"),
@@ -176,3 +176,88 @@ def test_a_small_demo_plays_a_whole_session(tmp_path: Path, toy_data: Path) -> N
         "error (metres)",
     ):
         assert said in done.stdout
+
+
+SQUARE = {
+    "op": "replace",
+    "filename": "line_model.py",
+    "start_line": 8,
+    "end_line": 8,
+    "content": "    return slope * slope * x",
+}
+HONEST = SQUARE | {"content": "    return x * slope"}
+OUTSIDE = SQUARE | {"start_line": 9, "end_line": 9}
+FAST = {"op": "str_replace", "filename": "line_rate.py", "old_str": "0.05", "new_str": "5.0"}
+
+
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_check_gives_a_verdict_for_each_case(
+    harness: Callable[..., tuple[int, str]], tmp_path: Path, suffix: str
+) -> None:
+    cases = [
+        {"name": "honest", "edits": [HONEST]},
+        {"name": "square", "edits": [SQUARE]},
+        {"name": "outside", "edits": [HONEST, OUTSIDE]},
+        {"name": "nothing", "edits": []},
+        {"name": "fast", "edits": [FAST]},
+    ]
+    file = tmp_path / f"cases.{suffix}"
+    file.write_text(json.dumps(cases))  # JSON is YAML too
+    code, output = harness("check", "vetted-line", "--edits", str(file), "--json")
+    verdicts = {verdict["name"]: verdict for verdict in json.loads(output)}
+    assert code == 1
+    assert list(verdicts) == [case["name"] for case in cases]
+    assert [name for name, verdict in verdicts.items() if verdict["ok"]] == [
+        "honest",
+        "nothing",
+        "fast",
+    ]
+    assert verdicts["square"]["violations"] == [
+        {
+            "rule": "linear",
+            "line": 8,
+            "region": "predict",
+            "message": "predict(2, 3) is 12.0, not twice predict(1, 3) = 3.0",
+        }
+    ]
+    [outside] = verdicts["outside"]["violations"]
+    assert (outside["rule"], outside["line"]) == ("outside_regions", None)
+    assert outside["message"].startswith("edit 2 is refused: Lines 9..9 exceed the editable range")
+    code, output = harness(
+        "check", "vetted-line", "--edits", str(file), "--json", "--profile", "toy"
+    )
+    assert [v["rule"] for v in json.loads(output)[4]["violations"]] == ["too-fast"]
+
+
+def test_check_of_a_plain_list_of_edits_is_one_case(
+    harness: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(json.dumps([HONEST, FAST]))
+    assert harness("check", "vetted-line", "--edits", str(file)) == (0, "ok      mine\n")
+    file.write_text(json.dumps([SQUARE]))
+    code, output = harness("check", "vetted-line", "--edits", str(file))
+    assert code == 1
+    assert "refused mine\n        line_model.py line 8 [linear]: " in output
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "No such file or directory"),
+        ("{", "while parsing"),
+        ("[1, 2]", "give a list of edits, or of objects with 'name' and 'edits'"),
+        ('{"op": "replace"}', "give a list of edits"),
+        ('[{"name": "x", "edits": 3}]', "case 1: 'edits' must be a list of edits"),
+    ],
+)
+def test_a_bad_file_of_edits_is_one_clear_line(
+    harness: Callable[..., tuple[int, str]], tmp_path: Path, content: str | None, said: str
+) -> None:
+    file = tmp_path / "cases.yaml"
+    if content is not None:
+        file.write_text(content)
+    code, output = harness("check", "vetted-line", "--edits", str(file))
+    assert code == 2
+    assert said in output
+    assert len(output.strip().splitlines()) == 1

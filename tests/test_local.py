@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from runs import ROOT, alive, prepare, stage, status_of, wait_for
+from runs import ROOT, alive, around, prepare, stage, status_of, wait_for
 
 from harness.jobs import EXECUTORS, JobState, make_executor
 from harness.jobs.local import LocalExecutor
@@ -56,7 +56,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("edited", [{}, FAILING], ids=["honest", "failing"])
 def test_a_test_of_the_toy_task(tmp_path: Path, data: Path, edited: Mapping[str, str]) -> None:
     run = SessionPaths(tmp_path).run(1)
-    prepare_run_dir(run, make_plan(TASK, "toy", 1, 1, run, data), snapshot(TASK, edited))
+    prepare_run_dir(run, make_plan(TASK, "toy", 1, 1, around(run, data)), snapshot(TASK, edited))
     executor = LocalExecutor()
     executor.submit(run)
     wait_for(lambda: done(executor, run))

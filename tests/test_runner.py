@@ -7,7 +7,18 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import alive, carry_out, finish, kill_group, prepare, stage, start, status_of, wait_for
+from runs import (
+    alive,
+    around,
+    carry_out,
+    finish,
+    kill_group,
+    prepare,
+    stage,
+    start,
+    status_of,
+    wait_for,
+)
 
 from harness.jobs.plan import (
     PlanError,
@@ -345,7 +356,9 @@ def test_read_regular(tmp_path: Path) -> None:
 
 def test_the_plan_of_a_task(tmp_path: Path) -> None:
     paths = SessionPaths(tmp_path).run(2, 3)
-    plan = make_plan(TASK, "toy", 2, 3, paths, tmp_path / "data", threads=2, extra_env={"A": "b"})
+    plan = make_plan(
+        TASK, "toy", 2, 3, around(paths, tmp_path / "data", threads=2), extra_env={"A": "b"}
+    )
     prepare_run_dir(paths, plan, snapshot(TASK, {"line_rate.py": "edited\n"}))
     assert read_plan(paths) == plan
     assert status_of(paths).state == "queued"
@@ -380,7 +393,7 @@ def test_gpus_are_handed_out_or_missed(tmp_path: Path) -> None:
     big = profile.model_copy(update={"stages": (fit, profile.stages[1])})
     task = TASK.model_copy(update={"profiles": {"toy": big}})
     paths = SessionPaths(tmp_path).run(1)
-    plan = make_plan(task, "toy", 1, 1, paths, tmp_path, gpus=[4, 5, 6])
+    plan = make_plan(task, "toy", 1, 1, around(paths, tmp_path, gpus=[4, 5, 6]))
     assert [s.steps[0].env["HARNESS_GPUS"] for s in plan.stages] == ["4,5", ""]
     with pytest.raises(PlanError, match=r"needs 2 GPU\(s\), there are 1"):
-        make_plan(task, "toy", 1, 1, paths, tmp_path, gpus=[0])
+        make_plan(task, "toy", 1, 1, around(paths, tmp_path, gpus=[0]))

@@ -107,6 +107,7 @@ def test_a_session_is_the_fold_of_its_events(store: Store) -> None:
             seed=1,
             decimals={},
             read_only={},
+            static_check=lambda files: [],
         )
 
     first = session()

@@ -84,12 +84,14 @@ def _is_definition(statement: ast.stmt) -> bool:
 
 
 def is_literal(node: ast.AST) -> bool:
-    """Whether it can be read without being run: constants, and displays of them."""
+    """Whether it is a constant, a quotient of two and the like, or a display of such."""
     match node:
         case ast.Constant():
             return True
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=ast.Constant(value=int() | float())):
             return True
+        case ast.BinOp(op=ast.Add() | ast.Sub() | ast.Mult() | ast.Div(), left=left, right=right):
+            return all(map(_is_number, (left, right)))
         case ast.Tuple(elts=elts) | ast.List(elts=elts) | ast.Set(elts=elts):
             return all(map(is_literal, elts))
         case ast.Dict(keys=keys, values=values):
@@ -97,6 +99,12 @@ def is_literal(node: ast.AST) -> bool:
                 map(is_literal, values)
             )
     return False
+
+
+def _is_number(node: ast.AST) -> bool:
+    if isinstance(node, ast.Constant):
+        return type(node.value) in (int, float)
+    return isinstance(node, ast.BinOp | ast.UnaryOp) and is_literal(node)
 
 
 def _function(
@@ -221,8 +229,8 @@ def check_signatures(structure: Structure, constraints: Constraints, report: Rep
                 for c in structure.tree.body
                 if owners and isinstance(c, ast.ClassDef) and c.name == owners[0]
             ]
-            # Where there is no such class either, its region says so.
-            if lines:
+            # Where there is no such class either, or a region has to define it, that says so.
+            if lines and not any(name in region.outputs for region in constraints.regions):
                 report(
                     "signature",
                     lines[-1],

@@ -11,133 +11,40 @@ process that runs this code, not in a score.
 from __future__ import annotations
 
 import ast
-import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 
 from harness.checks.facts import LockedFacts
+from harness.checks.outward import (
+    INTERCEPTORS,
+    INTROSPECTION,
+    NAMED_ACCESS,
+    OUTWARD_MODULES,
+    SCOPE_READERS,
+    TELLTALE,
+    is_dunder,
+    leads_out,
+)
+from harness.checks.resolve import CLASS, OWN, SELF, UNKNOWN, Resolver, Scope
 from harness.checks.scopes import Binding, collect, import_bindings, parameter_names
-from harness.checks.structure import Function, Placed, children, walk
-from harness.constraints import Imports
+from harness.checks.structure import Function, Placed, children
+from harness.constraints import Constraints
 
 Report = Callable[[str, ast.AST, str], None]
 """Takes the rule, the node and the message."""
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-SCOPE_READERS = _words(
-    "locals globals vars exec eval compile __import__ breakpoint open help exit quit input"
-)
-"""Builtins that hand out a scope, run text, or reach outside of the process."""
-
-NAMED_ACCESS = frozenset({"getattr", "setattr", "delattr"})
-
-INTROSPECTION = _words(
-    """_getframe _current_frames currentframe f_locals f_globals f_builtins f_back f_code
-    gi_frame gi_code gi_yieldfrom cr_frame cr_code cr_await ag_frame ag_code tb_frame tb_next
-    cell_contents getsource getsourcelines getsourcefile getfile findsource getcomments getdoc
-    getframeinfo getouterframes getinnerframes getclosurevars getmodule getmembers
-    getmembers_static getattr_static get_type_hints get_annotations ForwardRef settrace setprofile
-    mro attrgetter methodcaller as_function _call_impl _wrapped_call_impl _slow_forward
-    func_globals"""
-)
-"""Attributes that lead from an object to scopes, code or source."""
-
-_HOOK_TABLES = re.compile(r"_(global_)?(forward|backward|state_dict)\w*_hooks\w*")
-_MODULE_HOOKS = re.compile(r"register_module_\w+")
-
-ORDINARY_DUNDERS = frozenset(
-    f"__{name}__"
-    for name in _words(
-        """init new post_init call name qualname class version len getitem setitem contains
-    iter next add radd iadd sub rsub mul rmul imul truediv matmul rmatmul pow neg abs eq ne lt le gt
-    ge hash repr str bool int float enter exit setattr"""
-    )
-)
-
-SUPER_DUNDERS = ORDINARY_DUNDERS | frozenset(
-    {"__getattr__", "__setattr__", "__delattr__", "__init_subclass__"}
-    | {"__setstate__", "__getstate__", "__repr__"}
-)
-
-INTERCEPTORS = frozenset({"__torch_function__", "__torch_dispatch__", "__getattribute__"})
-"""Methods by which an object takes over what others do with it."""
-
-_TELLTALE = re.compile(
-    r"__(globals|builtins|dict|code|closure|subclasses|mro|import|getattribute|traceback)__"
-    r"|\b(f_locals|f_globals|f_back|tb_frame|gi_frame|cr_frame|_getframe|cell_contents)\b"
-)
-
-OUTWARD_MODULES = _words(
-    """os sys builtins importlib subprocess io pathlib shutil ctypes gc threading _thread pickle
-    multiprocessing socket urllib http atexit tempfile glob marshal traceback linecache pdb runpy
-    pkgutil asyncio concurrent faulthandler resource fcntl mmap shelve sqlite3 ssl zipfile tarfile
-    inspect"""
-)
-"""Modules that others hold as attributes (`torch.os`)."""
-
-SELF, OWN, CLASS = "<self>", "<own>", "<class>"
-"""The object that a locked class's method is called on; that of a region's class; any class."""
-
-UNKNOWN = "<builtin>"
-
-
-@dataclass
-class Scope:
-    """Names of a scope: what each surely or possibly stands for, None for any object."""
-
-    names: dict[str, str | None] = field(default_factory=dict)
-    is_class: bool = False
-
-
-def check_forbidden(
-    names: Iterable[str], code: Sequence[Placed], report: Callable[[str, ast.AST, str], None]
-) -> None:
-    """Check that statements neither read nor bind any of `names`, in whatever scope."""
-    forbidden = frozenset(names)
-    for placed in code:
-        for node in walk(placed.statement):
-            for name in sorted(forbidden.intersection(_names_of(node))):
-                report(
-                    "forbidden-name",
-                    node,
-                    f"`{name}` may not be read or bound in a region; do without it, or take "
-                    "another name if you mean something else",
-                )
-
-
-def _names_of(node: ast.AST) -> Iterable[str | None]:
-    match node:
-        case ast.Name(id=name) | ast.arg(arg=name) | ast.MatchMapping(rest=name):
-            return [name]
-        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-            return [node.name]
-        case ast.ExceptHandler(name=name) | ast.MatchAs(name=name) | ast.MatchStar(name=name):
-            return [name]
-        case ast.Global(names=names) | ast.Nonlocal(names=names):
-            return names
-        case ast.alias():
-            return [node.asname, *node.name.split(".")]
-    return []
-
-
-def _is_dunder(name: str) -> bool:
-    return len(name) > 4 and name.startswith("__") and name.endswith("__")
-
-
-class Reach:
+class Reach(Resolver):
     """Walks the code of one region."""
 
     def __init__(
-        self, facts: LockedFacts, imports: Imports | None, modules: Scope, report: Report
+        self, facts: LockedFacts, constraints: Constraints, module: Scope, report: Report
     ) -> None:
-        """`modules` is the module's scope, regions included; it is filled with aliases."""
-        self.facts, self.imports, self.report_to = facts, imports, report
-        self.scopes: list[Scope] = [modules]
+        """`module` is the module's scope, regions included; it is filled with aliases."""
+        super().__init__(module)
+        self.facts, self.imports, self.report_to = facts, constraints.imports, report
+        self.protected = frozenset(constraints.protected_attributes)
         self.kept: dict[int, Scope] = {}
+        self.decorators: set[int] = set()
         self.silent = True
         self.locked_class = ""
         self.depth = 0
@@ -159,68 +66,6 @@ class Reach:
         if not self.silent:
             self.report_to(rule, node, message)
 
-    # -- what an expression stands for -------------------------------------------------------
-
-    def lookup(self, name: str) -> str | None:
-        for depth, scope in enumerate(reversed(self.scopes)):
-            if name in scope.names and (depth == 0 or not scope.is_class):
-                return scope.names[name]
-        return UNKNOWN
-
-    def dotted(self, node: ast.AST) -> str | None:
-        """`torch.nn.functional` for `F`, say; None for what could be any object."""
-        match node:
-            case ast.Name(id="__class__"):
-                return CLASS
-            case ast.Name(id=name):
-                found = self.lookup(name)
-                return None if found == UNKNOWN else found
-            case ast.Attribute(attr="__class__"):
-                return CLASS
-            case ast.Attribute(value=value, attr=attr):
-                base = self.dotted(value)
-                return None if base is None else f"{base}.{attr}"
-            case ast.Call(func=ast.Name(id="type"), args=[_]):
-                return CLASS
-            case ast.Call(
-                func=ast.Name(id="getattr"), args=[value, ast.Constant(value=str(attr)), *_]
-            ):
-                base = self.dotted(value)
-                return None if base is None else f"{base}.{attr}"
-        return self.among(node)
-
-    def among(self, node: ast.AST) -> str | None:
-        """What a choice or a display of values may hand out."""
-        parts: Iterable[ast.expr | None]
-        match node:
-            case ast.NamedExpr(value=value) | ast.Starred(value=value):
-                parts = [value]
-            case ast.IfExp(body=body, orelse=orelse):
-                parts = [body, orelse]
-            case ast.BoolOp(values=values) | ast.Dict(values=values):
-                parts = values
-            case ast.Tuple(elts=elts) | ast.List(elts=elts) | ast.Set(elts=elts):
-                parts = elts
-            case ast.Subscript(value=ast.Tuple() | ast.List() | ast.Dict() as value):
-                parts = [value]
-            case _:
-                return None
-        found = [self.dotted(part) for part in parts if part is not None]
-        # A display with the model in it is no way to rebind the model's methods.
-        return next((name for name in found if name and name not in (SELF, OWN)), None)
-
-    def alias(self, target: ast.AST, value: ast.AST | None) -> None:
-        name = self.dotted(value) if value is not None else None
-        if name is None:
-            return
-        for node in walk(target):
-            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                for scope in reversed(self.scopes):
-                    if node.id in scope.names:
-                        if scope.names[node.id] is None:
-                            scope.names[node.id] = name
-                        break
-
     # -- the walk ----------------------------------------------------------------------------
 
     def visit_all(self, nodes: Iterable[ast.AST | None]) -> None:
@@ -241,18 +86,19 @@ class Reach:
             case ast.Call():
                 self._call(node)
             case ast.Constant(value=str(text)):
-                if _TELLTALE.search(text):
+                if TELLTALE.search(text):
                     self._introspection(node, f"the text {text[:40]!r}")
             case ast.Import() | ast.ImportFrom():
                 self._import(node)
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 self._defined_name(node.name, node)
+                self.decorators.update(map(id, node.decorator_list))
                 self.visit_all(node.decorator_list)
                 self._function(node, node.args, node.body)
             case ast.Lambda():
                 self._function(node, node.args, [node.body])
             case ast.ClassDef():
-                self.visit_all([*node.decorator_list, *node.bases, *node.keywords])
+                self._class_head(node)
                 self._within(node, collect(node.body, deep=False).bound, node.body, is_class=True)
             case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
                 bound = collect(generator.target for generator in node.generators).bound
@@ -343,30 +189,40 @@ class Reach:
                 self._introspection(node, f"`{name}`")
             elif name in NAMED_ACCESS and not called:
                 self._introspection(node, f"`{name}` under another name")
-        if _is_dunder(name) and name not in ("__name__", "__class__", "__debug__"):
+        if is_dunder(name) and name not in ("__name__", "__class__", "__debug__"):
             self._introspection(node, f"`{name}`")
+
+    def _class_head(self, node: ast.ClassDef) -> None:
+        for keyword in node.keywords:
+            if keyword.arg in (None, "metaclass"):
+                self._introspection(node, "a class with a metaclass")
+        if any(isinstance(base, ast.Name) and base.id == "type" for base in node.bases):
+            self._introspection(node, "a metaclass")
+        self._defined_name(node.name, node)
+        self.visit_all([*node.decorator_list, *node.bases, *node.keywords])
 
     def _defined_name(self, name: str, node: ast.AST) -> None:
         if name in INTERCEPTORS:
             self._introspection(node, f"`{name}` takes over operations of locked code, which")
 
     def _attribute_name(self, attr: str, node: ast.AST, base: ast.AST | None) -> None:
-        is_super = isinstance(base, ast.Call) and getattr(base.func, "id", "") == "super"
-        ordinary = SUPER_DUNDERS if is_super else ORDINARY_DUNDERS
-        if (
-            attr in INTROSPECTION
-            or (_is_dunder(attr) and attr not in ordinary)
-            or _HOOK_TABLES.fullmatch(attr)
-            or _MODULE_HOOKS.fullmatch(attr)
-        ):
+        if leads_out(attr, on_super=_is_super(base) and self._in_own_class()):
             self._introspection(node, f"`{attr}`")
+
+    def _in_own_class(self) -> bool:
+        return any(scope.is_class for scope in self.scopes[self.depth :])
+
+    def _methods(self) -> frozenset[str]:
+        """Attributes of the model that locked code calls."""
+        return self.facts.methods.get(self.locked_class, frozenset()) | self.protected
 
     def _chain(self, node: ast.Attribute) -> None:
         """An attribute, and the attributes that it is one of."""
         self._attribute_name(node.attr, node, node.value)
         base = self.dotted(node.value)
         if isinstance(node.ctx, ast.Load):
-            if base == SELF and node.attr.startswith("register_") and "hook" in node.attr:
+            hook = node.attr.startswith("register_") and "hook" in node.attr
+            if hook and base is not None and _is_shared(base):
                 self._patch(
                     node,
                     f"a hook on the whole model (`{node.attr}`) sees what its caller passes; "
@@ -374,13 +230,16 @@ class Reach:
                 )
         else:
             self._stored(node, node.value, node.attr)
-        inner = node.value
-        if isinstance(inner, ast.Attribute):
-            self._chain(inner)
-        elif isinstance(inner, ast.Name):
-            self._name(inner)
+        self._inner(node.value)
+
+    def _inner(self, node: ast.expr) -> None:
+        """What an attribute is read from; a module is in order there."""
+        if isinstance(node, ast.Attribute):
+            self._chain(node)
+        elif isinstance(node, ast.Name):
+            self._name(node)
         else:
-            self.visit(inner)
+            self.visit(node)
 
     def _patch(self, node: ast.AST, message: str) -> None:
         self.report("patch", node, message)
@@ -391,10 +250,10 @@ class Reach:
         if attr in INTERCEPTORS or attr == "__class__":
             self._introspection(node, f"assigning `{attr}`")
         elif owner == SELF:
-            if attr in self.facts.methods.get(self.locked_class, ()):
+            if attr in self._methods():
                 self._patch(
                     node,
-                    f"`{attr}` is a method in locked lines; give yours another name",
+                    f"`{attr}` is what locked code calls on the model; give yours another name",
                 )
         elif owner is None:
             if attr in self.facts.module_attributes:
@@ -414,22 +273,33 @@ class Reach:
         function = node.func
         arguments: list[ast.AST] = [*node.args, *node.keywords]
         match function:
-            case ast.Name(id=("getattr" | "setattr" | "delattr" | "hasattr") as name) if (
+            case ast.Name(id="hasattr") if node.args:
+                # It tells no more than a truth value, of a module as well.
+                self._inner(node.args[0])
+                arguments = arguments[1:]
+            case ast.Name(id="type") if len(node.args) > 1:
+                self._introspection(node, "`type` that makes a class")
+            case ast.Name(id=("getattr" | "setattr" | "delattr") as name) if (
                 self.lookup(name) == UNKNOWN
             ):
                 self._name(function, called=True)
                 arguments = self._named_access(node, name, arguments)
-            case ast.Attribute(attr=("__setattr__" | "__delattr__") as name) if not (
-                isinstance(function.value, ast.Call)  # super()
+            case ast.Attribute(attr="__setattr__" | "__delattr__", value=value) if (
+                _is_super(value) and not self._in_own_class()
             ):
-                if not isinstance(function.value, ast.Name):
-                    self.visit(function.value)
+                self._patch(node, "assigns past the class; write `self.name = value` instead")
+            case ast.Attribute(attr=("__setattr__" | "__delattr__") as name) if not (
+                _is_super(function.value)
+            ):
+                self._inner(function.value)
                 arguments = self._named_access(node, name.strip("_"), arguments)
             case _:
                 self.visit(function)
+                if self.dotted(function) == "functools.wraps" and id(node) not in self.decorators:
+                    self._introspection(node, "`wraps` other than as a decorator")
         for keyword in node.keywords:
-            if keyword.arg == "eval_str":
-                self._introspection(node, "`eval_str`")
+            if keyword.arg in ("eval_str", "assigned", "updated"):
+                self._introspection(node, f"`{keyword.arg}`")
         self.visit_all(arguments)
 
     def _named_access(self, node: ast.Call, function: str, rest: list[ast.AST]) -> list[ast.AST]:
@@ -448,12 +318,29 @@ class Reach:
                 self._permit(attribute)
                 if function == "getattr":
                     self._module_value(attribute)
-            case ast.JoinedStr(values=[ast.Constant(value=str(prefix)), *_]) if _harmless(prefix):
+            case _ if self._harmless(_beginning(name), base):
                 self.visit_all([base, name])
             case _:
-                self._introspection(node, f"`{function}` with a name that is no constant")
+                self.report(
+                    "introspection",
+                    node,
+                    f"`{function}` with a name that may be any; write the name out, or let it "
+                    'begin with a word of your own, as in f"gate_{i}"',
+                )
                 self.visit_all([base, name])
         return rest[2:]
+
+    def _harmless(self, prefix: str, base: ast.AST) -> bool:
+        """Whether no name that begins so leads anywhere: `scale_` of `f"scale_{i}"`."""
+        owner = self.dotted(base)
+        taken = self._methods() | self.facts.module_attributes | INTROSPECTION
+        return (
+            (owner is None or owner.startswith((SELF, OWN)))
+            and prefix.isidentifier()
+            and prefix[0] != "_"
+            and not prefix.startswith("register_")
+            and not any(name.startswith(prefix) for name in (*taken, "register_"))
+        )
 
     # -- modules -----------------------------------------------------------------------------
 
@@ -473,7 +360,9 @@ class Reach:
         for target in targets:
             for part in target.split("."):
                 self._attribute_name(part, node, None)
-            self._permit_dotted(target, node)
+            leads_on = isinstance(node, ast.Import) and self.imports and self.imports.leads(target)
+            if not leads_on:
+                self._permit_dotted(target, node)
         for binding in import_bindings(node):
             self._defined_name(binding.name, node)
 
@@ -486,8 +375,10 @@ class Reach:
     def _permit_dotted(self, dotted: str, node: ast.AST) -> None:
         if self.imports is None:
             return
-        outward = OUTWARD_MODULES.intersection(dotted.split(".")[1:])
-        if not self.imports.permits(dotted) or outward:
+        inner = dotted.split(".")[1:]
+        outward = OUTWARD_MODULES.intersection(part.strip("_") for part in inner)
+        private = any(part.startswith("_") and not is_dunder(part) for part in inner)
+        if outward or not self.imports.permits(dotted, private=private):
             roots = ", ".join(sorted({name.split(".")[0] for name in self.imports.allowed}))
             self.report(
                 "import", node, f"`{dotted}` may not be used in a region; allowed are: {roots}"
@@ -504,10 +395,28 @@ class Reach:
             )
 
 
-def _harmless(prefix: str) -> bool:
-    """Whether no name that begins so leads anywhere: `scale_` in `getattr(self, f"scale_{i}")`."""
-    return (
-        prefix.isidentifier()
-        and prefix[0] != "_"
-        and not any(name.startswith(prefix) for name in INTROSPECTION)
-    )
+def _beginning(node: ast.AST) -> str:
+    """The constant text that a computed name begins with."""
+    match node:
+        case ast.JoinedStr(values=[ast.Constant(value=str(text)), *_]):
+            return text
+        case ast.BinOp(op=ast.Add(), left=ast.Constant(value=str(text))):
+            return text
+        case ast.BinOp(op=ast.Add(), left=ast.BinOp() as left):
+            return _beginning(left)
+        case ast.BinOp(op=ast.Mod(), left=ast.Constant(value=str(text))):
+            return text.partition("%")[0]
+        case ast.Call(func=ast.Attribute(value=ast.Constant(value=str(text)), attr="format")):
+            return text.partition("{")[0]
+    return ""
+
+
+def _is_super(node: ast.AST | None) -> bool:
+    return isinstance(node, ast.Call) and getattr(node.func, "id", "") == "super"
+
+
+def _is_shared(dotted: str) -> bool:
+    """Whether it is the model itself, or a class: `nn.Module.register_forward_hook(self, …)`."""
+    if dotted.startswith((SELF + ".", OWN)):
+        return False
+    return dotted.startswith("<") or dotted.split(".")[-1][:1].isupper()

@@ -1,4 +1,4 @@
-"""Names that a region may not rebind, and ways in which it may not leave locked code.
+"""Names that a region may not rebind or mention, and ways in which it may not leave locked code.
 
 Guaranteed: what a name stands for where locked code reads it is what locked code, or a declared
 output of a region, bound it to. Attributes of objects are another rule's matter (`reach`).
@@ -7,11 +7,19 @@ output of a region, bound it to. Attributes of objects are another rule's matter
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from harness.checks.facts import LockedFacts
 from harness.checks.scopes import Binding, Names, collect, read_after
-from harness.checks.structure import Function, Placed, ScopeNode, Structure, children, walk
+from harness.checks.structure import (
+    Function,
+    Placed,
+    ScopeNode,
+    Structure,
+    children,
+    first_line,
+    walk,
+)
 from harness.constraints import RegionRules
 
 Report = Callable[[str, int, str], None]
@@ -227,3 +235,35 @@ def _inside(node: ast.AST) -> list[ast.AST]:
             arguments = [*node.args.defaults, *node.args.kw_defaults]
             return [part for part in arguments if part is not None]
     return children(node)
+
+
+# ---------------------------------------------------------------------------------------------
+
+
+def check_forbidden(names: Iterable[str], code: Sequence[Placed], report: Report) -> None:
+    """Check that statements neither read nor bind any of `names`, in whatever scope."""
+    forbidden = frozenset(names)
+    for placed in code:
+        for node in walk(placed.statement):
+            for name in sorted(forbidden.intersection(_names_of(node))):
+                report(
+                    "forbidden-name",
+                    getattr(node, "lineno", first_line(placed.statement)),
+                    f"`{name}` may not be read or bound in a region; do without it, or take "
+                    "another name if you mean something else",
+                )
+
+
+def _names_of(node: ast.AST) -> Iterable[str | None]:
+    match node:
+        case ast.Name(id=name) | ast.arg(arg=name) | ast.MatchMapping(rest=name):
+            return [name]
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            return [node.name]
+        case ast.ExceptHandler(name=name) | ast.MatchAs(name=name) | ast.MatchStar(name=name):
+            return [name]
+        case ast.Global(names=names) | ast.Nonlocal(names=names):
+            return names
+        case ast.alias():
+            return [node.asname, *node.name.split(".")]
+    return []

@@ -9,6 +9,8 @@ rule looks at which operations a model uses: that is for checks which run it.
     facts       what locked code binds and reads
     rebinding   names that locked code needs        scopes   the rules of Python's scopes
     reach       what a region may name, import, assign
+                                                    resolve  what an expression stands for
+                                                    outward  Python's ways out of a scope
     kinds       definitions, functions, literals, signatures
     limits      sizes of regions and literals
 """
@@ -20,16 +22,16 @@ import re
 import threading
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
-from itertools import pairwise
 
 from harness.checks.facts import LockedFacts, locked_facts
+from harness.checks.findings import Finding
 from harness.checks.kinds import check_kind, check_scope, check_signatures
 from harness.checks.limits import check_literals, check_size
-from harness.checks.reach import SELF, Reach, Scope, check_forbidden
-from harness.checks.rebinding import check_leaving, check_rebinding
-from harness.checks.scopes import collect, parameter_names
+from harness.checks.reach import Reach
+from harness.checks.rebinding import check_forbidden, check_leaving, check_rebinding
+from harness.checks.resolve import local_scopes, module_scope
 from harness.checks.structure import (
     Change,
     Function,
@@ -68,26 +70,6 @@ RULES: Mapping[str, str] = {
     "collection-size": "constants in a collection or call are bounded",
 }
 """Every rule, with what it holds to."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong with an edited file; a test is refused while it stands."""
-
-    rule: str
-    """One of RULES."""
-    file: str
-    line: int
-    """In the edited file, in a region where one is to blame."""
-    message: str
-    """What is wrong and what to do, without a full stop."""
-    region: str = ""
-    """The region's name; empty if none is to blame."""
-
-    def describe(self, *, several_files: bool) -> str:
-        where = f"{self.file} line {self.line}" if several_files else f"line {self.line}"
-        rule = "" if self.rule == "syntax" else f" [{self.rule}]"
-        return f"{where}{rule}: {self.message}"
 
 
 # warnings.catch_warnings changes state of the whole process.
@@ -129,8 +111,7 @@ def _check(
         try:
             checker.python()
         except RecursionError:
-            region = edited.regions[0] if edited.regions else None
-            checker.add("syntax", region, 1, "an expression is nested too deeply; split it up")
+            checker.too_deep()
     unique = {(f.rule, f.line, f.message): f for f in checker.found}
     return tuple(sorted(unique.values(), key=lambda f: (f.line, f.rule)))
 
@@ -153,8 +134,16 @@ class _Checker:
     def _report(self, region: Region | None, rule: str, line: int, message: str) -> None:
         self.add(rule, region, line, message)
 
+    def _report_line(self, rule: str, line: int, message: str) -> None:
+        self.add(rule, self._to_blame(line), line, message)
+
     def _report_node(self, region: Region, rule: str, node: ast.AST, message: str) -> None:
         self.add(rule, region, getattr(node, "lineno", region.first), message)
+
+    def too_deep(self) -> None:
+        """Python gives up without a line on what is nested beyond its stack."""
+        message = "an expression is nested too deeply; split it up"
+        self.add("syntax", self._edited_region(), 1, message)
 
     def sizes(self) -> None:
         for region in self.edited.regions:
@@ -171,21 +160,21 @@ class _Checker:
             self._syntax(error, repair=True)
             return
         except (MemoryError, ValueError):
-            # The parser gives up without a line on what is nested beyond its stack.
-            self.add("syntax", self._edited_region(), 1, "nested too deeply to parse; split it up")
+            self.too_deep()
             return
-        try:
-            _compile(self._touched(tree))
-        except SyntaxError as error:
-            self._syntax(error, repair=False)
-        except ValueError as error:
-            self.add("syntax", self._edited_region(), 1, str(error))
         try:
             facts = locked_facts(self.pristine)
         except SyntaxError:
             return  # there is nothing to compare with
         structure = read_structure(self.edited, tree)
         broken = self._structure(facts.structure, structure)
+        if not broken:
+            try:
+                _compile(self._touched(tree))
+            except SyntaxError as error:
+                self._syntax(error, repair=False)
+            except ValueError as error:
+                self.add("syntax", self._edited_region(), 1, str(error))
         if self.constraints != _NO_CONSTRAINTS:
             self._rules(facts, structure, broken)
 
@@ -288,7 +277,7 @@ class _Checker:
     # -- the task's rules --------------------------------------------------------------------
 
     def _rules(self, facts: LockedFacts, structure: Structure, broken: set[str]) -> None:
-        modules = _module_scope(facts, structure)
+        modules = module_scope(facts, structure)
         for region in self.edited.regions:
             if region.name in broken:
                 continue
@@ -307,16 +296,13 @@ class _Checker:
             check_rebinding(structure, facts, rules, code, report)
             check_leaving([p for p in code if isinstance(p.scopes[-1], Function)], report)
             forbidden = set(self.constraints.forbidden_names) - set(rules.outputs)
-            check_forbidden(forbidden, code, report_node)
+            check_forbidden(forbidden, code, report)
             for scopes, group in _by_scopes(code):
-                reach = Reach(facts, self.constraints.imports, modules, report_node)
-                local, owner = _local_scopes(scopes)
+                reach = Reach(facts, self.constraints, modules, report_node)
+                local, owner = local_scopes(scopes)
                 reach.check(group, local, owner)
-        check_signatures(
-            structure,
-            self.constraints,
-            lambda rule, line, text: self.add(rule, self._region_at(line), line, text),
-        )
+        if not broken:
+            check_signatures(structure, self.constraints, self._report_line)
 
 
 _COOKIE = re.compile(r"[ \t\f]*#.*?coding[:=]")
@@ -342,30 +328,3 @@ def _by_scopes(
     for placed in code:
         groups.setdefault(tuple(map(id, placed.scopes)), []).append(placed)
     return [(group[0].scopes, group) for group in groups.values()]
-
-
-def _module_scope(facts: LockedFacts, structure: Structure) -> Scope:
-    own = [placed.statement for _, placed in structure.placed() if not placed.scope]
-    names: dict[str, str | None] = {b.name: b.target for b in collect(own, deep=False).bound}
-    for name in facts.module_bound:
-        binding = facts.imports.get(name)
-        names[name] = (binding.target if binding else None) or f"<locked>.{name}"
-    return Scope(names)
-
-
-def _local_scopes(scopes: Sequence[ScopeNode]) -> tuple[list[Scope], str]:
-    """The scopes below the module's, and the name of the class around the innermost one."""
-    found, owner = [], ""
-    for outer, node in pairwise(scopes):
-        scope = Scope(is_class=isinstance(node, ast.ClassDef))
-        for binding in collect(node.body, deep=False).bound:
-            scope.names[binding.name] = binding.target or scope.names.get(binding.name)
-        if isinstance(node, ast.ClassDef):
-            owner = node.name
-        elif isinstance(node, Function):
-            parameters = [parameter.arg for parameter in parameter_names(node.args)]
-            scope.names.update(dict.fromkeys(parameters))
-            if isinstance(outer, ast.ClassDef) and parameters:
-                scope.names[parameters[0]] = SELF
-        found.append(scope)
-    return found, owner

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 from harness.regions import EditableFile
 
-Unit: TypeAlias = "ast.stmt | ast.ExceptHandler | ast.match_case"
+Unit: TypeAlias = ast.stmt | ast.ExceptHandler | ast.match_case
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 ScopeNode: TypeAlias = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -64,7 +64,7 @@ class Locked:
 
 
 Place: TypeAlias = tuple[object, ...]
-"""Where a locked part begins: its type, its segment, the line in that, the column."""
+"""Where a locked part begins: its type, its segment, the line in that."""
 
 
 @dataclass
@@ -82,7 +82,8 @@ class Structure:
     owned: set[int] = field(default_factory=set)
     """`id` of every statement in `code`"""
     places: dict[int, Place] = field(default_factory=dict)
-    """where each locked statement begins, by `id`"""
+    """where each locked part begins, by `id`"""
+    _slots: dict[str, set[Place]] = field(default_factory=dict)
 
     def place(self, owner: ast.AST) -> Place:
         """The same for the same locked statement of two versions; empty for the module."""
@@ -92,37 +93,29 @@ class Structure:
         """The bodies that a region of this file, the unedited one, is part of.
 
         These are all that go on below the region, those in which its statements stand, and, where
-        it has none, the one that its comments are indented for.
+        it has none, the function or class above it that its comments are indented for.
         """
-        [found] = [r for r in self.file.regions if r.name == region]
-        slots = {self.place(placed.path[-1].owner) for placed in self.code[region]}
-        text = [line for line in found.lines if line.strip()]
-        column = len(text[0]) - len(text[0].lstrip()) if text and not self.code[region] else -1
-        for node in [self.tree, *self.owners()]:
-            if isinstance(node, ast.Module):
-                slots.add(())
-            elif first_line(node) < found.first:
-                last = last_line(node)
-                if last > found.last:
-                    slots.add(self.place(node))
-                elif isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                    reaches = not any(
-                        isinstance(other, ast.stmt)
-                        and id(other) in self.places
-                        and last < first_line(other) < found.first
-                        for other in walk(self.tree)
-                    )
-                    if reaches and node.body[0].col_offset == column:
-                        slots.add(self.place(node))
-        return slots
+        if region not in self._slots:
+            self._slots[region] = self._find_slots(region)
+        return self._slots[region]
 
-    def owners(self) -> list[ast.stmt]:
-        """The locked statements that hold others."""
-        return [
-            node
-            for node in walk(self.tree)
-            if isinstance(node, ast.stmt) and hasattr(node, "body") and id(node) in self.places
-        ]
+    def _find_slots(self, name: str) -> set[Place]:
+        [region] = [r for r in self.file.regions if r.name == name]
+        slots = {(), *(self.place(placed.path[-1].owner) for placed in self.code[name])}
+        locked = [unit for unit in walk(self.tree) if isinstance(unit, Unit)]
+        locked = [unit for unit in locked if id(unit) in self.places]
+        last_above = max((first_line(u) for u in locked if first_line(u) < region.first), default=0)
+        text = [line for line in region.lines if line.strip()]
+        column = len(text[0]) - len(text[0].lstrip()) if text and not self.code[name] else -1
+        for unit in locked:
+            body: list[Unit] = getattr(unit, "body", [])
+            if not body or first_line(unit) >= region.first:
+                continue
+            goes_on = last_line(unit) > region.last
+            ends_here = last_line(unit) >= last_above and isinstance(unit, ScopeNode)
+            if goes_on or (ends_here and getattr(body[0], "col_offset", -1) == column):
+                slots.add(self.place(unit))
+        return slots
 
     def is_region(self, node: ast.AST) -> bool:
         """Whether it is a statement of a region, and the outermost one."""
@@ -224,9 +217,9 @@ class _Reader:
     def _locked(self, unit: Unit, line: int, path: tuple[Step, ...]) -> Locked:
         lists, opened = self._lists(unit, LISTS, path)
         key: Place = (type(unit).__name__, *self._place(line))
+        self.result.places[id(unit)] = key
         if not isinstance(unit, ast.match_case):
             key = (*key, unit.col_offset)
-            self.result.places[id(unit)] = key
             if not lists:
                 key = (*key, *self._place(last_line(unit)), unit.end_col_offset)
         return Locked(key, line, lists, opened)

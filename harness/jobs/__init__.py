@@ -36,6 +36,9 @@ class Executor(Protocol):
     def state(self, run: RunPaths) -> JobState:
         """Where the run stands now."""
 
+    def idle(self) -> bool:
+        """Whether a run that is submitted now would start at once."""
+
     def poll(self) -> None:
         """Starts what may be started now; to be called every now and then."""
 

@@ -76,6 +76,12 @@ class LocalExecutor:
             alive = run in self._running or living_runner(run) is not None
             return JobState("running" if alive else "gone")
 
+    def idle(self) -> bool:
+        """As Executor.idle."""
+        with self._lock:
+            self.poll()
+            return not self._pending and len(self._running) < self.slots
+
     def poll(self) -> None:
         """As Executor.poll."""
         with self._lock:

@@ -7,20 +7,21 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.task import Role, Task
+from harness.task import Role, Stage, Task
 from harness.workspace import PROGRESS_NAME, RunPaths, read_regular, write_atomic
 
-RunState = Literal["queued", "running", "interrupted", "finished", "cancelled"]
+RunState = Literal["queued", "running", "interrupted", "finished", "refused", "cancelled"]
 StepState = Literal["waiting", "running", "done", "failed", "timeout", "skipped"]
 
-FINAL_STATES: frozenset[RunState] = frozenset({"finished", "cancelled"})
-"""A run in one of these is never touched again."""
+FINAL_STATES: frozenset[RunState] = frozenset({"finished", "refused", "cancelled"})
+"""A run in one of these is never touched again. `refused`: a check stopped it, uncounted."""
 ENDED_STEPS: frozenset[StepState] = frozenset({"done", "failed", "timeout", "skipped"})
 
 PROGRESS_LIMIT = 4096
@@ -197,7 +198,22 @@ def base_environment(paths: RunPaths, *, threads: int | None = None) -> dict[str
         "PYTHONNOUSERSITE": "1",
         "PYTHONDONTWRITEBYTECODE": "1",  # the snapshot stays what it was
         "OMP_NUM_THREADS": str(threads or len(os.sched_getaffinity(0))),
+        # Threads that wait by spinning stand still where the cores are shared: ten times slower.
+        "OMP_WAIT_POLICY": "PASSIVE",
     }
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a plan needs to know of the machine that it is carried out on."""
+
+    paths: RunPaths
+    data_dir: Path
+    cache_dir: Path
+    gpus: Sequence[int] = ()
+    """ids that the stages may use"""
+    threads: int | None = None
+    """for stages on the CPU; the number of cores if left out"""
 
 
 def make_plan(
@@ -205,58 +221,106 @@ def make_plan(
     profile: str,
     number: int,
     attempt: int,
-    paths: RunPaths,
-    data_dir: Path,
+    around: Surroundings,
     *,
     seed: int | None = None,
-    gpus: Sequence[int] = (),
-    threads: int | None = None,
     extra_env: Mapping[str, str] | None = None,
 ) -> Plan:
-    """The plan of a test in the run directory `paths`.
+    """The plan of a test.
 
-    `seed` is the profile's unless given, `gpus` are the ids that the stages may use, and
-    `extra_env` is added to every step's environment. Raises PlanError if there are too few GPUs.
+    `seed` is the profile's unless given, `extra_env` is added to every step's environment. Raises
+    PlanError if there are too few GPUs.
     """
     chosen = task.profile(profile)
+    stages = [_plan_stage(task, profile, stage, stage.roles, around) for stage in chosen.stages]
     seed = chosen.seed if seed is None else seed
-    labels = {stage.name: stage.label for stage in chosen.stages}
-    root = paths.root.absolute()
-    paths = RunPaths(root)
+    return _plan(task, profile, number, attempt, stages, around, seed, extra_env)
+
+
+def make_check_plan(
+    task: Task, profile: str, kind: Literal["contract", "preflight"], around: Surroundings
+) -> Plan:
+    """The plan of a check alone: the task's contract, or every stage's preflight.
+
+    It has no steps where the task has no such check. Raises PlanError if there are too few GPUs.
+    """
     stages = []
-    for stage in chosen.stages:
-        if stage.gpus > len(gpus):
-            raise PlanError(
-                f"stage {stage.label} needs {stage.gpus} GPU(s), there are {len(gpus)}; "
-                f"choose a profile that needs fewer"
-            )
-        steps = []
-        for role in stage.roles:
-            limit = stage.limits.seconds(role)
-            assert limit is not None  # load_task refuses a role without a limit
-            env = {
-                "HARNESS_DATA": str(data_dir.absolute() / chosen.data.name / role),
-                "HARNESS_OUT": str(paths.role_out(stage.label, role)),
-                "HARNESS_STAGE": stage.label,
-                "HARNESS_GPUS": ",".join(map(str, gpus[: stage.gpus])),
-            }
-            if role == "score":
-                env["HARNESS_RUN_OUT"] = str(paths.out)
-            if stage.gpus:
-                env["OMP_NUM_THREADS"] = "1"
-            steps.append(
-                PlanStep(role=role, limit_s=limit, log_bytes=stage.limits.log_bytes, env=env)
-            )
-        stages.append(
-            PlanStage(
-                name=stage.name,
-                label=stage.label,
-                script=str(task.script_path(stage)),
-                needs=[labels[need] for need in stage.needs],
-                steps=steps,
-            )
+    if kind == "preflight":
+        stages = [
+            _plan_stage(task, profile, stage, ("preflight",), around)
+            for stage in task.profile(profile).stages
+            if "preflight" in stage.roles
+        ]
+    elif task.contract is not None:
+        env = {
+            "HARNESS_OUT": str(_absolute(around.paths).role_out("contract", "contract")),
+            "HARNESS_STAGE": "contract",
+            "HARNESS_GPUS": "",
+        }
+        step = PlanStep(role="contract", limit_s=task.contract.limit_s, env=env)
+        script = str(task.folder / task.contract.script)
+        stages.append(PlanStage(name="contract", label="contract", script=script, steps=[step]))
+    return _plan(task, profile, 0, 0, stages, around, task.profile(profile).seed, None)
+
+
+def _absolute(paths: RunPaths) -> RunPaths:
+    return RunPaths(paths.root.absolute())
+
+
+def _plan_stage(
+    task: Task, profile: str, stage: Stage, roles: Sequence[Role], around: Surroundings
+) -> PlanStage:
+    if stage.gpus > len(around.gpus):
+        raise PlanError(
+            f"stage {stage.label} needs {stage.gpus} GPU(s), there are {len(around.gpus)}; "
+            f"choose a profile that needs fewer"
         )
-    env = base_environment(paths, threads=threads) | {
+    chosen = task.profile(profile)
+    labels = {stage.name: stage.label for stage in chosen.stages}
+    paths = _absolute(around.paths)
+    steps = []
+    for role in roles:
+        limit = stage.limits.seconds(role)
+        assert limit is not None  # load_task refuses a role without a limit
+        env = {
+            "HARNESS_OUT": str(paths.role_out(stage.label, role)),
+            "HARNESS_STAGE": stage.label,
+            "HARNESS_GPUS": ",".join(map(str, around.gpus[: stage.gpus])),
+        }
+        if role == "preflight":
+            env["HARNESS_REFERENCE"] = str(paths.reference)
+            env["HARNESS_CACHE"] = str(around.cache_dir.absolute())
+            env["HARNESS_LIMIT_S"] = f"{stage.limits.seconds('run') or 0:g}"
+            env["HARNESS_MAX_STEP_RATIO"] = f"{task.max_step_ratio:g}"
+        else:
+            env["HARNESS_DATA"] = str(around.data_dir.absolute() / chosen.data.name / role)
+        if role == "score":
+            env["HARNESS_RUN_OUT"] = str(paths.out)
+        if stage.gpus:
+            env["OMP_NUM_THREADS"] = "1"
+        log_bytes = stage.limits.log_bytes
+        steps.append(PlanStep(role=role, limit_s=limit, log_bytes=log_bytes, env=env))
+    return PlanStage(
+        name=stage.name,
+        label=stage.label,
+        script=str(task.script_path(stage)),
+        needs=[labels[need] for need in stage.needs if "run" in roles or "score" in roles],
+        steps=steps,
+    )
+
+
+def _plan(
+    task: Task,
+    profile: str,
+    number: int,
+    attempt: int,
+    stages: list[PlanStage],
+    around: Surroundings,
+    seed: int,
+    extra_env: Mapping[str, str] | None,
+) -> Plan:
+    paths = _absolute(around.paths)
+    env = base_environment(paths, threads=around.threads) | {
         "HARNESS_FILES": str(paths.files),
         "HARNESS_SEED": str(seed),
         "HARNESS_PROFILE": profile,
@@ -275,20 +339,27 @@ def make_plan(
     )
 
 
-def prepare_run_dir(paths: RunPaths, plan: Plan, files: Mapping[str, str | bytes]) -> None:
+def prepare_run_dir(
+    paths: RunPaths,
+    plan: Plan,
+    files: Mapping[str, str | bytes],
+    reference: Mapping[str, str | bytes] | None = None,
+) -> None:
     """Makes the run directory: the snapshot, the status `queued`, and last the plan.
 
-    `files` holds every file of the snapshot, editable ones and siblings, by name. What an
-    interrupted preparation left is overwritten; FileExistsError if there is a plan already.
+    `files` holds every file of the snapshot, editable ones and siblings, by name, and `reference`
+    the unedited ones where a check compares with them. What an interrupted preparation left is
+    overwritten; FileExistsError if there is a plan already.
     """
     if paths.plan.exists():
         raise FileExistsError(f"{paths.root} is prepared already")
     for folder in (paths.files, paths.out, paths.home, paths.tmp, paths.steps):
         folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        target = paths.files / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+    for folder, contents in ((paths.files, files), (paths.reference, reference or {})):
+        for name, content in contents.items():
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
     write_status(paths, new_status(plan))
     write_atomic(paths.plan, plan.model_dump_json(indent=1) + "\n")
 

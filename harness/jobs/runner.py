@@ -26,6 +26,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from harness.checks.findings import FINDINGS_BYTES, read_findings
 from harness.jobs.plan import (
     ENDED_STEPS,
     FINAL_STATES,
@@ -54,8 +55,9 @@ from harness.jobs.processes import (
     reap,
     write_runner,
 )
+from harness.task import UNCOUNTED
 from harness.tracebacks import failure_reason
-from harness.workspace import PROGRESS_NAME, RunPaths, StepPaths, write_atomic
+from harness.workspace import PROGRESS_NAME, RunPaths, StepPaths, read_regular, write_atomic
 
 EXIT_NO_PLAN = 2
 EXIT_BUSY = 3
@@ -71,6 +73,10 @@ REASON_BYTES = 1 << 20
 
 class Interrupted(Exception):
     """SIGTERM came; the step's processes are dead."""
+
+
+class Refused(Exception):
+    """A check has found something: what follows is not run, and nothing is counted."""
 
 
 class Runner:
@@ -112,9 +118,12 @@ class Runner:
         try:
             for stage in self.plan.stages:
                 self._stage(stage)
+            self.status.state = "finished"
         except Interrupted:
             return self._stopped()
-        self.status.state, self.status.ended_at = "finished", utc_now()
+        except Refused:
+            self.status.state = "refused"
+        self.status.ended_at = utc_now()
         write_status(self.paths, self.status)
         return 0
 
@@ -152,6 +161,19 @@ class Runner:
             else:
                 status.state, status.reason = "skipped", [f"{culprit} failed"]
             self._keep(status)
+            # A plan of checks alone goes through all of them, for one answer with everything.
+            if step.role in UNCOUNTED and self.plan.number > 0 and self._refuses(status):
+                raise Refused
+
+    def _refuses(self, status: StepStatus) -> bool:
+        """Whether a check that has ended stands in the way: it failed, or it found something."""
+        if status.state != "done":
+            return True
+        try:
+            content = read_regular(self.paths.findings(status.stage, status.role), FINDINGS_BYTES)
+            return content is None or not read_findings(content, {}).ok
+        except ValueError:
+            return True
 
     def _failed_before(self, stage: PlanStage) -> str | None:
         """The label of the stage that makes the rest of this one pointless."""
@@ -180,6 +202,7 @@ class Runner:
             raise Interrupted
         paths = self.paths.step(stage.label, step.role)
         out = self.paths.role_out(stage.label, step.role)
+        out.mkdir(parents=True, exist_ok=True)
         _make_ready(paths, out, fresh=step.role == "score")
         status.state, status.started_at = "running", utc_now()
         write_status(self.paths, self.status)

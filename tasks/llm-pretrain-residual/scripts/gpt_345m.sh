@@ -16,6 +16,7 @@ case $role in
     export CUDA_VISIBLE_DEVICES=$HARNESS_GPUS
     IFS=, read -ra gpus <<<"$HARNESS_GPUS"
     if [ "${#gpus[@]}" -gt 1 ]; then
+      export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}  # torchrun warns of a choice of its own
       exec torchrun --standalone --nproc_per_node="${#gpus[@]}" nanoGPT/custom_pretrain.py "$@"
     fi
     exec python nanoGPT/custom_pretrain.py "$@"

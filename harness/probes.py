@@ -1,0 +1,99 @@
+"""Checks that run an agent's code, as run directories of their own.
+
+`contract` runs the edited files at a small size on a CPU; `preflight` takes the first steps of the
+real thing. Either leaves findings, never a score, and is free.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from harness.checks.findings import (
+    FINDINGS_BYTES,
+    Finding,
+    FindingsError,
+    Report,
+    read_findings,
+)
+from harness.jobs import Executor
+from harness.jobs.plan import (
+    FINAL_STATES,
+    RunStatus,
+    StepStatus,
+    Surroundings,
+    make_check_plan,
+    prepare_run_dir,
+    read_status,
+    snapshot,
+)
+from harness.regions import EditableFile
+from harness.task import UNCOUNTED, Task
+from harness.workspace import RunPaths, read_regular
+
+Kind = Literal["contract", "preflight"]
+
+
+def submit_check(
+    executor: Executor,
+    task: Task,
+    profile: str,
+    kind: Kind,
+    files: Mapping[str, EditableFile],
+    around: Surroundings,
+) -> None:
+    """Queue a check of the files, or leave it alone if it was begun. Raises PlanError."""
+    if not around.paths.plan.exists():
+        plan = make_check_plan(task, profile, kind, around)
+        texts = {name: file.text for name, file in files.items()}
+        prepare_run_dir(around.paths, plan, snapshot(task, texts), snapshot(task, {}))
+    executor.submit(around.paths)
+
+
+def check_report(
+    executor: Executor, paths: RunPaths, files: Mapping[str, EditableFile]
+) -> Report | None:
+    """What a check came to; None while it goes on. One whose runner died is taken up again."""
+    job = executor.state(paths)
+    status = read_status(paths)
+    if status is not None and status.state in FINAL_STATES:
+        return report_of(paths, status, files)
+    if job.kind == "gone" and paths.plan.exists():
+        executor.submit(paths)
+    return None
+
+
+def report_of(paths: RunPaths, status: RunStatus, files: Mapping[str, EditableFile]) -> Report:
+    """The findings of the uncounted steps of a run directory."""
+    report = Report()
+    for step in status.steps:
+        if step.role in UNCOUNTED and step.state not in ("waiting", "skipped"):
+            report += _step_report(paths, step, files)
+    return report
+
+
+def _step_report(paths: RunPaths, step: StepStatus, files: Mapping[str, EditableFile]) -> Report:
+    if step.state == "done":
+        try:
+            content = read_regular(paths.findings(step.stage, step.role), FINDINGS_BYTES)
+            if content is None:
+                raise FindingsError("it left no findings")
+            return read_findings(content, files)
+        except ValueError as error:
+            return _failed(step, str(error))
+    reason = " ".join(line.strip() for line in step.reason) or f"exit code {step.exit}"
+    return _failed(step, reason)
+
+
+def _failed(step: StepStatus, reason: str) -> Report:
+    """A check that could not be carried out stands in the way as a finding does."""
+    message = f"the check {step.role} did not end well: {reason}".removesuffix(".")
+    return Report((Finding(f"{step.role}-failed", "", 0, message),))
+
+
+def check_surroundings(
+    paths: RunPaths, data_dir: Path, cache_dir: Path, *, gpus: tuple[int, ...], threads: int
+) -> Surroundings:
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    return Surroundings(paths, data_dir, cache_dir, gpus, threads)

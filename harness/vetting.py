@@ -1,0 +1,207 @@
+"""`harness check`: edits from a file, checked as a session's would be, many cases side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from harness import hardware
+from harness.checks import static
+from harness.checks.findings import Finding, Report
+from harness.checks.static import STRUCTURAL
+from harness.edits import apply_edit
+from harness.errors import AgentError
+from harness.jobs.local import LocalExecutor
+from harness.jobs.plan import Surroundings
+from harness.probes import Kind, check_report, submit_check
+from harness.regions import EditableFile
+from harness.task import Task
+from harness.workspace import RunPaths
+
+POLL_SECONDS = 0.1
+
+
+class CasesError(ValueError):
+    """The file of edits cannot be used; the message says where and why."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Some edits, applied one after the other to the unedited files."""
+
+    name: str
+    edits: tuple[Mapping[str, Any], ...]
+
+
+@dataclass
+class Verdict:
+    """What the checks say of one case."""
+
+    name: str
+    findings: list[Finding] = field(default_factory=list)
+    warnings: list[Finding] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return not self.findings
+
+    def as_json(self) -> dict[str, Any]:
+        violations = [
+            {"rule": f.rule, "line": f.line or None, "region": f.region, "message": f.message}
+            for f in self.findings
+        ]
+        return {"name": self.name, "ok": self.ok, "violations": violations}
+
+
+def read_cases(path: Path) -> list[Case]:
+    """JSON or YAML: a list of edits (one case), or a list of `{"name", "edits"}`.
+
+    Raises CasesError.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise CasesError(f"{path}: {reason}") from None
+    try:
+        value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise CasesError(f"{path}: {str(error).splitlines()[0]}") from None
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise CasesError(f"{path}: give a list of edits, or of objects with 'name' and 'edits'")
+    if not any("edits" in item for item in value):
+        return [Case(path.stem, tuple(value))]
+    cases = []
+    for position, item in enumerate(value, start=1):
+        edits = item.get("edits")
+        if not isinstance(edits, list) or not all(isinstance(edit, dict) for edit in edits):
+            raise CasesError(f"{path}: case {position}: 'edits' must be a list of edits")
+        cases.append(Case(str(item.get("name", position)), tuple(edits)))
+    return cases
+
+
+def vet(
+    task: Task, profile: str | None, cases: Sequence[Case], state_dir: Path, data_dir: Path
+) -> Iterator[Verdict]:
+    """The verdicts in the order of the cases, each once it is known.
+
+    With a profile its preflight is taken too. Raises plan.PlanError if that needs more GPUs than
+    there are.
+    """
+    kinds: list[Kind] = ["contract"] if task.contract is not None else []
+    gpus = 0
+    if profile is not None:
+        kinds.append("preflight")
+        gpus = task.profile(profile).gpus
+    profile = profile or next(iter(task.profiles))
+    cores = os.cpu_count() or 1
+    with _scratch() as scratch, _executor(1 if gpus else cores) as (executor, runs):
+        vetted = [
+            _Vetted(task, profile, case, scratch / str(n), data_dir, state_dir)
+            for n, case in enumerate(cases)
+        ]
+        for one in vetted:
+            one.begin(executor, kinds, runs)
+        for one in vetted:
+            while not one.done(executor):
+                time.sleep(POLL_SECONDS)
+            yield one.verdict
+
+
+class _Vetted:
+    """One case on its way through the checks."""
+
+    def __init__(
+        self, task: Task, profile: str, case: Case, folder: Path, data: Path, state: Path
+    ) -> None:
+        self.task, self.profile, self.folder = task, profile, folder
+        self.data, self.state = data, state
+        self.verdict = Verdict(case.name)
+        self.pristine = {
+            file.name: EditableFile.from_text(
+                file.name, task.read_file(file.name), file.region_tuples()
+            )
+            for file in task.files
+        }
+        self.files = dict(self.pristine)
+        self._waiting: list[Kind] = []
+        self._runs: list[RunPaths] = []
+        self._edit(case)
+
+    def _edit(self, case: Case) -> None:
+        for number, edit in enumerate(case.edits, start=1):
+            try:
+                after = apply_edit(self.files, edit).after
+            except AgentError as error:
+                message = f"edit {number} is refused: {error.message}"
+                self.verdict.findings.append(Finding(error.code, "", 0, message))
+                return
+            self.files[after.name] = after
+        constraints = {file.name: file.constraints for file in self.task.files}
+        self.verdict.findings += static.find_all(self.files.values(), self.pristine, constraints)
+
+    def begin(self, executor: LocalExecutor, kinds: Sequence[Kind], runs: list[RunPaths]) -> None:
+        refused = any(not f.file or f.rule in STRUCTURAL for f in self.verdict.findings)
+        self._waiting = [] if refused else list(kinds)
+        self._runs = runs
+        self._submit(executor)
+
+    def _submit(self, executor: LocalExecutor) -> None:
+        if not self._waiting:
+            return
+        paths = self._paths()
+        gpus = [gpu.id for gpu in hardware.gpus()]
+        cache = self.state / "cache"
+        cache.mkdir(parents=True, exist_ok=True)
+        # One thread a case: the cases share the cores.
+        around = Surroundings(paths, self.data, cache, gpus, threads=1)
+        self._runs.append(paths)
+        kind = self._waiting[0]
+        submit_check(executor, self.task, self.profile, kind, self.files, around)
+
+    def _paths(self) -> RunPaths:
+        return RunPaths(self.folder / self._waiting[0])
+
+    def done(self, executor: LocalExecutor) -> bool:
+        """Whether the verdict is complete; goes on to the next check where one has ended."""
+        executor.poll()
+        if not self._waiting:
+            return True
+        report: Report | None = check_report(executor, self._paths(), self.files)
+        if report is None:
+            return False
+        self.verdict.findings += report.findings
+        self.verdict.warnings += report.warnings
+        # What does not run at a small size is not run at a large one.
+        self._waiting = self._waiting[1:] if report.ok else []
+        self._submit(executor)
+        return not self._waiting
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="harness-check-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@contextmanager
+def _executor(slots: int) -> Iterator[tuple[LocalExecutor, list[RunPaths]]]:
+    """An executor, and the runs given to it; those that have not ended by then are cancelled."""
+    executor = LocalExecutor(slots)
+    runs: list[RunPaths] = []
+    try:
+        yield executor, runs
+    finally:
+        for run in runs:
+            executor.cancel(run)
+        while any(executor.state(run).kind != "gone" for run in runs):
+            time.sleep(POLL_SECONDS)
