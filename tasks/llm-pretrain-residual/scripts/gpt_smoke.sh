@@ -1,20 +1,29 @@
 #!/usr/bin/env bash
 # Stage gpt-smoke. `run` trains a 0.2M model on the CPU, in about 4 s;
-# arguments after the role go to the training file. `score` scores the checkpoint.
+# arguments after the role go to the training file. `preflight` takes its first step;
+# `score` scores the checkpoint.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 role=${1:-}
 shift || true
 
+settings=(
+  --device=cpu --bfloat16=false --compile=false --vocab_size=4096
+  --n_layer=2 --n_head=2 --n_embd=32 --block_size=64
+  --global_batch=8 --micro_batch=4 --max_iters=30 --learning_rate=1e-2
+  --eval_interval=10 --eval_windows=32 --save_interval=10
+)
+
 case $role in
   run)
     # Threads that wait by spinning stand still where the cores are shared: 15 times slower.
     export OMP_WAIT_POLICY=PASSIVE
-    exec python nanoGPT/custom_pretrain.py \
-      --device=cpu --bfloat16=false --compile=false --vocab_size=4096 \
-      --n_layer=2 --n_head=2 --n_embd=32 --block_size=64 \
-      --global_batch=8 --micro_batch=4 --max_iters=30 --learning_rate=1e-2 \
-      --eval_interval=10 --eval_windows=32 --save_interval=10 "$@"
+    exec python nanoGPT/custom_pretrain.py "${settings[@]}" "$@"
+    ;;
+  preflight)
+    # -P: the current folder holds the edited code and stays off the path.
+    export OMP_WAIT_POLICY=PASSIVE
+    exec python -P "$root/nanoGPT/preflight.py" "${settings[@]}" "$@"
     ;;
   score)
     # -P: the current folder was within reach of the trained code and stays off the path.
@@ -22,7 +31,7 @@ case $role in
     exec python -P -m scoring.perplexity --max-windows 24 --max-passages 16
     ;;
   *)
-    echo "ERROR: unknown role '$role'. Use run or score." >&2
+    echo "ERROR: unknown role '$role'. Use preflight, run or score." >&2
     exit 2
     ;;
 esac
