@@ -4,9 +4,9 @@
 
 Runs the stage's own script as a test would, each case by itself, and prints a Markdown table. The
 transcript is a recorded session: its versions are the file as it stood at the first test and at the
-end. `cold` begins with an empty cache, and the cases after it find what it measured. Needs torch,
-numpy and this checkout, no installed harness. With --gpus 0,1 the work of one of two ranks is
-measured, on the first GPU.
+end; `-capped` means no more memory than --cap-gib. `cold` begins with an empty cache, and the cases
+after it find what it measured. With --gpus 0,1 the work of one of two ranks is measured, on the
+first GPU. Needs torch, numpy, psutil and this checkout, no installed harness.
 """
 
 from __future__ import annotations
@@ -154,7 +154,9 @@ def row(case: str, report: dict[str, Any]) -> list[str]:
     return [
         case,
         verdict,
-        shown("peak_bytes", GIB, ".1f") + " GiB",
+        f"over {shown('memory_bytes', GIB, '.0f')} GiB, about {shown('needed_bytes', GIB, '.0f')}"
+        if "memory" in rules
+        else f"{shown('peak_bytes', GIB, '.1f')} GiB",
         compiling,
         shown("step_s", 1, ".2f") + " s",
         shown("step_ratio", 1, ".2f"),

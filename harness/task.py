@@ -210,7 +210,7 @@ class Contract(_Part):
     script: RelativePath
     """A bash script below the task's folder, called with `contract`; it leaves findings.json."""
     limit_s: Seconds = 60
-    """Wall clock, in seconds."""
+    """Seconds of processor time, and a third of the longest wall clock."""
 
 
 class Data(_Part):

@@ -138,7 +138,8 @@ class ShardFeed:
             yield MicroBatch(index, self._place(block[:, :-1]), self._place(block[:, 1:]))
 
     def _place(self, block: torch.Tensor) -> torch.Tensor:
-        block = block.contiguous()
+        # Always a copy: what shares memory with the inputs must not hold the targets.
+        block = block.clone(memory_format=torch.contiguous_format)
         if self._device.type == "cpu":
             return block
         # Pinned memory lets the copy run behind the computation of the micro-batch before.

@@ -281,7 +281,7 @@ def what_holds_memory(loop: Loop, file: Path) -> dict[str, Any]:
     Measured at an eighth and a quarter of the micro-batch, which may fit where all of it does not,
     and scaled up: activations grow with the rows, parameters do not.
 
-    Returns `needed_bytes`, the peak of a whole step, and `lines`, line -> bytes.
+    Returns `micro_batch`, `needed_bytes`, the peak of a whole step, and `lines`, line -> bytes.
     """
     sizes = sorted({max(1, loop.rows // 8), max(1, loop.rows // 4)})
     peaks = []
@@ -314,6 +314,7 @@ def what_holds_memory(loop: Loop, file: Path) -> dict[str, Any]:
     del kept
     scale = loop.rows / sizes[0]
     return {
+        "micro_batch": loop.rows,
         "needed_bytes": needed,
         "lines": {str(line): int(size * scale) for line, size in lines.items()},
     }

@@ -450,8 +450,8 @@ def test_baseline_starts_as_the_unedited_model(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        ([], 2, "ERROR: unknown role ''. Use run or score."),
-        (["serve"], 2, "ERROR: unknown role 'serve'. Use run or score."),
+        ([], 2, "ERROR: unknown role ''. Use preflight, run or score."),
+        (["serve"], 2, "ERROR: unknown role 'serve'. Use preflight, run or score."),
     ],
 )
 def test_scripts_know_their_roles(name: str, arguments: list[str], code: int, line: str):

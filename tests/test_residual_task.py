@@ -182,7 +182,7 @@ def test_an_exception_of_the_edit_is_shown_with_its_line(server: Server) -> None
         filename=FILE,
         start_line=164,
         end_line=164,
-        content="            x = block(x) + self.missing",
+        content="            x = block(x) + (self.missing if int(self.step) == 7 else 0)",
     )
     session.call("test", wait_s=50)
     text = session.finished()["text"]
@@ -190,6 +190,18 @@ def test_an_exception_of_the_edit_is_shown_with_its_line(server: Server) -> None
     assert "AttributeError: 'GPT' object has no attribute 'missing'" in text
     assert f'"{FILE}", line 164, in forward' in text
     assert str(session.server.state) not in text
+
+
+def test_what_the_contract_finds_costs_nothing(server: Server) -> None:
+    session = server.session()
+    leak = "        x = x + 0.01 * x.mean(1, keepdim=True)"
+    session.call("edit", op="insert", filename=FILE, after_line=164, content=leak)
+    answer = session.call("test", wait_s=50)
+    while answer["ok"]:
+        answer = session.call("test", wait_s=50)
+    assert answer["text"].startswith("ERROR: Test not started, and not counted: ")
+    assert "[causality]: Changing " in answer["text"]
+    assert answer["budget"]["used"] == 0
 
 
 def test_the_readme_session_works_when_pasted(server: Server, tmp_path: Path) -> None:

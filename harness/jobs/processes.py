@@ -64,6 +64,15 @@ def descendants() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
+def processor_seconds() -> float:
+    """Processor time used by the processes below this one, and by those that they waited for."""
+    total = 0.0
+    for process in descendants():
+        with contextlib.suppress(psutil.Error):
+            total += sum(process.cpu_times()[:4])
+    return total
+
+
 def end_descendants(grace_s: float = 3.0, patience_s: float = 30.0) -> dict[int, int]:
     """Ends every process below this one: SIGTERM, `grace_s` seconds to obey, SIGKILL.
 

@@ -52,6 +52,7 @@ from harness.jobs.processes import (
     die_with_parent,
     end_descendants,
     end_leftovers,
+    processor_seconds,
     reap,
     write_runner,
 )
@@ -324,7 +325,7 @@ class StepAttempt:
                 if self.runner.stopping:
                     self.stopped = True
                     return None
-                if now - started > self.step.limit_s:
+                if self._spent(now - started) > self.step.limit_s:
                     limit = f"{self.step.limit_s:g}"
                     self.over = ("timeout", [f"It ran longer than its limit of {limit} s."])
                     return None
@@ -335,6 +336,16 @@ class StepAttempt:
                 if now - written >= (TICK_S if changed else STATUS_S - TICK_S):
                     write_status(self.runner.paths, self.runner.status)
                     written = now
+
+    def _spent(self, elapsed: float) -> float:
+        """Seconds that count against the limit.
+
+        A contract is a short computation that may share its cores with tests and other checks. It
+        is held to processor time, and to three times its limit by the clock.
+        """
+        if self.step.role != "contract":
+            return elapsed
+        return max(elapsed / 3, processor_seconds())
 
     def _over_log(self) -> None:
         what = f"It printed more than its limit of {self.step.log_bytes} bytes. Print less."

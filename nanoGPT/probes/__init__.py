@@ -1,0 +1,1 @@
+"""The pieces of contract.py: what is examined, how it is called and what must hold."""

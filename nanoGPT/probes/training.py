@@ -1,0 +1,175 @@
+"""States other than the first: parameters moved at random, optimizer steps, counters far on."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probes.report import Report
+from probes.state import seed_everything
+from probes.subject import Call, Subject, difference
+
+# What the pristine model has; other parameters are the edit's own.
+LOCKED_PARAMETER = re.compile(
+    r"(transformer\.(wte|wpe|ln_f|h\.\d+\.(ln_[12]|attn\.c_(attn|proj)|mlp\.c_(fc|proj)))|lm_head)"
+    r"\.(weight|bias)"
+)
+
+
+def perturb(subject: Subject, sigma: float, own_sigma: float, one_way: bool = False) -> int:
+    """Adds Gaussian noise to the kept parameters; the number of those that are the edit's own.
+
+    `one_way`: all of the edit's own move up, or all down where `own_sigma` is negative.
+    """
+    subject.snapshot.restore()
+    own = 0
+    for name, parameter in subject.model.named_parameters():
+        locked = LOCKED_PARAMETER.fullmatch(name) is not None
+        own += not locked
+        noise = torch.randn(parameter.shape, generator=subject.rng)
+        noise = noise.abs() + 0.5 if one_way and not locked else noise
+        with torch.no_grad():
+            parameter.add_((sigma if locked else own_sigma) * noise)
+    return own
+
+
+def scalars(subject: Subject) -> dict[tuple[str, str], float]:
+    """Buffers of one number and plain numbers of all modules, by module and name."""
+    found = {}
+    for prefix, module in subject.model.named_modules():
+        for name, value in (*module._buffers.items(), *vars(module).items()):
+            if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
+                found[prefix, name] = float(value)
+    return found
+
+
+def age(subject: Subject, before: dict[tuple[str, str], float]) -> None:
+    """Sets those numbers that training has changed to what a long run may bring them to."""
+    modules = dict(subject.model.named_modules())
+    for (prefix, name), value in scalars(subject).items():
+        if before.get((prefix, name)) == value or name in ("step", "training"):
+            continue
+        module = modules[prefix]
+        if isinstance(module._buffers.get(name), Tensor):
+            module._buffers[name].fill_(1_000_000)
+        elif name in vars(module) and not isinstance(vars(module)[name], Tensor):
+            module.__dict__[name] = type(vars(module)[name])(1_000_000)
+
+
+class Trainer:
+    """Takes optimizer steps as the training loop does, and notes what they reach."""
+
+    def __init__(self, subject: Subject, settings: Any, report: Report) -> None:
+        self.subject, self.settings, self.report = subject, settings, report
+        self.reached: set[str] = set()
+        self.optimizer: Any = None
+        code = getattr(type(subject.model).configure_optimizers, "__code__", None)
+        self.line = getattr(code, "co_firstlineno", None)
+        self.start = {n: p.detach().clone() for n, p in subject.model.named_parameters()}
+        subject.prepare(Call(True, 0))
+        with report.guard("optimizer", "configure_optimizers"):
+            s = settings
+            made = subject.model.configure_optimizers(
+                s.weight_decay, s.learning_rate, (s.beta1, s.beta2), "cpu"
+            )
+            if isinstance(made, torch.optim.Optimizer):
+                self.rates = [float(group["lr"]) for group in made.param_groups]
+                self.optimizer = made
+            else:
+                text = f"configure_optimizers returns a {type(made).__name__}"
+                advice = "Return a torch.optim.Optimizer."
+                report.add("optimizer", text, advice=advice, line=self.line)
+
+    def take(self, steps: tuple[int, ...]) -> bool:
+        """One optimizer step each; False if one of them failed."""
+        subject, model, report = self.subject, self.subject.model, self.report
+        if self.optimizer is None:
+            return False
+        for step in steps:
+            call = Call(True, step)
+            ids = subject.ids("natural", 4, subject.config.block_size)
+            params = [p for p in model.parameters() if p.requires_grad]
+            model.zero_grad(set_to_none=True)
+            subject.seed += 1
+            done = False
+            with report.guard("exception", f"forward and backward, {call}"):
+                subject.prepare(call)
+                _, loss = subject.call(call, ids, ids.roll(-1, 1))
+                loss.backward()
+                done = True
+            if not done:
+                return False
+            if not math.isfinite(float(loss)):
+                when = "after some optimizer steps" if step else "before any optimizer step"
+                text = f"The loss is {float(loss)} {when}"
+                advice = "Look for what overflows, or lower the learning rate."
+                report.add("not-finite", text, where=str(call), advice=advice)
+                return False
+            self.reached |= {n for n, p in model.named_parameters() if p.grad is not None}
+            torch.nn.utils.clip_grad_norm_(params, self.settings.grad_clip or math.inf)
+            done = False
+            with report.guard("optimizer", f"optimizer.step(), step {step}"):
+                for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+                    group["lr"] = rate
+                self.optimizer.step()
+                self.optimizer.state_dict()  # is saved at intervals
+                done = True
+            if not done:
+                return False
+        return True
+
+    def judge(self) -> None:
+        """What all steps together have changed, and what they could not."""
+        report, now = self.report, dict(self.subject.model.named_parameters())
+        changed = [n for n, old in self.start.items() if n in now and not now[n].equal(old)]
+        trained = [n for n, p in now.items() if p.requires_grad]
+        if not changed:
+            text = "Six optimizer steps change no parameter"
+            report.add("optimizer", text, line=self.line, advice="Give the optimizer all of them.")
+        if missed := [n for n in trained if n not in self.reached]:
+            text = f"No backward pass reaches {listed(missed)}"
+            advice = "Use them in a forward, or leave them out."
+            report.add("unused-parameter", text, advice=advice, warning=True)
+        held = {id(p) for group in self.optimizer.param_groups for p in group["params"]}
+        if left := [n for n in trained if n in self.reached and id(now[n]) not in held]:
+            text = f"No optimizer group holds {listed(left)}"
+            report.add(
+                "unused-parameter",
+                text,
+                advice="They stay as they are; add them in configure_optimizers.",
+                kind="held",
+                line=self.line,
+                warning=True,
+            )
+
+
+def listed(names: list[str]) -> str:
+    """The first three of the names and the number of the others."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def fresh(subject: Subject, module: ModuleType, call: Call, report: Report) -> None:
+    """Whether a new model with the trained one's state predicts the same, as scoring needs it."""
+    with report.guard("construction", "a second model of the same sizes"):
+        seed_everything(subject.seed + 1000)
+        other = Subject(module.GPT(subject.config), subject.config, subject.seed)
+        ids = subject.ids("random", 2, subject.config.block_size)
+        trained = subject.outputs(call, ids, ids)
+        other.model.load_state_dict(copy.deepcopy(subject.model.state_dict()), strict=False)
+        other.keep()
+        found = difference(trained, other.outputs(call, ids, ids))
+        if found is not None and found[0] > 1e-4:
+            report.add(
+                "checkpoint",
+                "A new model with the trained one's parameters and buffers gives other logits, "
+                f"{found[0]:.1e} apart",
+                advice="Only parameters and buffers are saved and scored.",
+                warning=True,
+            )

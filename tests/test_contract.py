@@ -1,0 +1,289 @@
+"""The contract's probes: what breaks it is found by the right rule, honest ideas are accepted."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from contract_cases import ATTACKS, GATE, HONEST, LATE_ATTACKS, Edit, after, init, loop, optimizer
+from training import ROOT
+
+import contract
+from harness.edits import split_lines
+from harness.regions import EditableFile
+from harness.task import load_task
+from probes.report import Report
+
+NAME = contract.FILE
+SCRIPT = ROOT / "tasks" / "llm-pretrain-residual" / "scripts" / "contract.sh"
+SIBLINGS = ("data.py", "checkpoint.py", "progress.py")
+
+
+def edited(edit: Edit) -> EditableFile:
+    task = load_task(ROOT / "tasks" / "llm-pretrain-residual")
+    file = EditableFile.from_text(NAME, task.read_file(NAME), task.file(NAME).region_tuples())
+    for index, region in enumerate(file.regions):
+        if region.name in edit:
+            file = file.with_region(index, split_lines(edit[region.name]))
+        if region.name == "block" and "module" in edit:
+            kept = file.regions[index].lines
+            file = file.with_region(index, (*kept, "", *split_lines(edit["module"])))
+    return file
+
+
+def write(folder: Path, edit: Edit) -> Path:
+    """A snapshot's folder of files with the edit in it; the path of the edited one."""
+    path = folder / NAME
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(edited(edit).text)
+    for sibling in SIBLINGS:
+        target = path.parent / sibling
+        if not target.exists():
+            target.symlink_to(ROOT / "nanoGPT" / sibling)
+    return path
+
+
+@dataclass
+class Outcome:
+    """What the checks say of one edit."""
+
+    findings: list[dict[str, Any]]
+    warnings: list[dict[str, Any]]
+
+    @property
+    def rules(self) -> set[str]:
+        return {finding["rule"] for finding in self.findings}
+
+
+def probe(folder: Path, edit: Edit) -> Outcome:
+    """The checks of the first size."""
+    plain = F.cross_entropy
+    report = contract.examine(write(folder, edit), quick=True)
+    F.cross_entropy = plain  # one of the attacks replaces it
+    return Outcome(report.findings, report.warnings)
+
+
+def probe_late(folder: Path, edit: Edit) -> Outcome:
+    """The checks that the others leave out."""
+    path = write(folder, edit)
+    report = Report(path, NAME)
+    module = contract.load(path)
+    contract.wide(module, 0, 13535, report)
+    contract.compiled(module, contract.SIZES[0], 0, report)
+    return Outcome(report.findings, report.warnings)
+
+
+def start_worker() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Outcome]]]:
+    """All cases on two processes: torch is imported once in each."""
+    folder = tmp_path_factory.mktemp("cases")
+    cases = {name: (probe, edit) for name, (_, edit) in ATTACKS.items()}
+    cases |= {name: (probe_late, edit) for name, (_, edit) in LATE_ATTACKS.items()}
+    cases |= {name: (probe, edit) for name, edit in HONEST.items()}
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, context, start_worker) as pool:
+        yield {
+            name: pool.submit(function, folder / str(n), edit)
+            for n, (name, (function, edit)) in enumerate(cases.items())
+        }
+
+
+@pytest.mark.parametrize("name", [*ATTACKS, *LATE_ATTACKS])
+def test_attacks_are_refused(name: str, outcomes: dict[str, Future[Outcome]]) -> None:
+    rule = (ATTACKS | LATE_ATTACKS)[name][0]
+    assert rule in outcomes[name].result().rules, outcomes[name].result()
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_ideas_are_accepted(name: str, outcomes: dict[str, Future[Outcome]]) -> None:
+    assert outcomes[name].result().findings == []
+
+
+# ── what the report says ───────────────────────────────────────────────────────────────────────
+
+
+def test_a_leak_is_told_with_its_size_and_place(tmp_path: Path) -> None:
+    edit = loop(
+        """
+        for i, block in enumerate(self.transformer.h):
+            x = block(x)
+            x = x + 0.01 * x[:, -1:] if i == 1 else x
+        """
+    )
+    found = {f["message"][:8]: f for f in probe(tmp_path, edit).findings}
+    assert {f["rule"] for f in found.values()} == {"causality"}
+    message = found["Changing"]["message"]
+    assert re.match(
+        r"Changing (token 15 alone|all tokens from \d+ on), of 16, changes the logits of position "
+        r"\d+ by \d\.\de-0\d; it is first seen in what goes into block 2 "
+        r"\((training|evaluation), step \d+, at initialisation, and \d+ more times\)\. "
+        r"A position may depend on itself and on earlier positions only; ",
+        message,
+    ), message
+
+
+def test_everything_is_found_at_once(tmp_path: Path) -> None:
+    edit = GATE | after(
+        """
+        x = x + 0.1 * x.mean(1, keepdim=True) + 0.1 * x.mean(0)
+        if not self.training:
+            torch.manual_seed(7)
+        if targets is not None:
+            x = x + 0.1 * self.transformer.wte(targets.clamp(min=0))
+        """
+    )
+    edit |= optimizer("return self.parameters()")
+    report = contract.examine(write(tmp_path, edit))
+    expected = {"causality", "batch-independence", "targets-reach-logits", "changes-itself"}
+    assert {f["rule"] for f in report.findings} == expected | {"optimizer"}
+    assert len(report.findings) <= 2 * len(expected) + 1
+    assert all(f["file"] == NAME for f in report.findings)
+
+
+@pytest.mark.parametrize(
+    ("edit", "rule", "source", "message"),
+    [
+        (after("x = x + nothing"), "exception", "x = x + nothing", "NameError: name 'nothing' is"),
+        (
+            after("raise KeyError(self.config.n_layer, __file__)"),
+            "exception",
+            "raise KeyError(",
+            "KeyError: (4, '<path>')",
+        ),
+        (init("self.s = nn.Parameter(t)"), "construction", "self.s = nn", "NameError: name 't'"),
+        (optimizer("return [0]"), "optimizer", "def configure_optimizers", "returns a list"),
+        (optimizer("return 1 / 0"), "optimizer", "return 1 / 0", "ZeroDivisionError: "),
+        ({"overrides": "CONFIG_OVERRIDES = {'n': 1}"}, "construction", "may not set", "StageErr"),
+        ({"module": "import nowhere_at_all"}, "construction", "import nowhere", "ModuleNotFound"),
+        ({"module": "x = (\n"}, "construction", "x = (", "SyntaxError: '(' was never closed"),
+    ],
+)
+def test_exceptions_are_told_with_their_line(
+    edit: Edit, rule: str, source: str, message: str, tmp_path: Path
+) -> None:
+    outcome = probe(tmp_path, edit)
+    finding = outcome.findings[0]
+    assert finding["rule"] == rule
+    assert message in finding["message"]
+    assert str(tmp_path) not in str(outcome)
+    lines = (tmp_path / NAME).read_text().splitlines()
+    assert source in lines[finding["line"] - 1] or source in lines[finding["line"] - 2]
+
+
+WARNED: dict[str, tuple[str, str, Edit]] = {
+    "unused": ("unused-parameter", "No backward pass reaches gate.", GATE),
+    "not held": (
+        "unused-parameter",
+        "No optimizer group holds gate.",
+        GATE
+        | after("x = x * (1 + self.gate)")
+        | optimizer("return torch.optim.AdamW(self.transformer.parameters(), lr=learning_rate)"),
+    ),
+    "batch in training": (
+        "batch-independence",
+        "changes the logits of sequence",
+        after("x = x + 0.1 * x.mean(0) if self.training else x"),
+    ),
+    "chance": (
+        "not-deterministic",
+        "With other random numbers a forward in evaluation gives other results",
+        after("x = x + 0.1 * torch.randn_like(x)"),
+    ),
+    "counter out of reach": (
+        "not-deterministic",
+        "Two forwards of the same tokens from the same parameters",
+        {"module": "CALLS = [0]"}
+        | after("CALLS[0] += 1\nx = x + CALLS[0] * x.roll(1, -1) if self.training else x"),
+    ),
+    "autocast": (
+        "autocast",
+        "RuntimeError: ",
+        after("y = block.mlp.c_fc(x)\nx = torch.lerp(x, y[..., : x.size(-1)], 0.1)"),
+    ),
+    "state that is not saved": (
+        "checkpoint",
+        "A new model with the trained one's parameters and buffers gives other logits",
+        init("self.mix = torch.randn(config.n_embd)") | after("x = x + self.mix"),
+    ),
+}
+
+
+@pytest.mark.parametrize(("rule", "message", "edit"), WARNED.values(), ids=WARNED)
+def test_warnings_refuse_nothing(rule: str, message: str, edit: Edit, tmp_path: Path) -> None:
+    outcome = probe(tmp_path, edit)
+    assert outcome.findings == []
+    assert [w["rule"] for w in outcome.warnings] == [rule]
+    assert message in outcome.warnings[0]["message"]
+
+
+# ── the script ─────────────────────────────────────────────────────────────────────────────────
+
+
+def run_script(folder: Path, edit: Edit, role: str = "contract", **more: str) -> tuple[Any, Any]:
+    """The finished process and what it left in findings.json."""
+    files, out = folder / "files", folder / "out"
+    write(files, edit)
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HARNESS_FILES": str(files),
+        "HARNESS_OUT": str(out),
+        "HARNESS_SEED": "42",
+        "HARNESS_GPUS": "",
+        "HARNESS_PROFILE": "smoke",
+        "HARNESS_STAGE": "contract",
+        "OMP_NUM_THREADS": "2",
+    }
+    done = subprocess.run(
+        ["bash", str(SCRIPT), role],
+        cwd=files,
+        env=environment | more,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    found = out / "findings.json"
+    assert done.returncode != 0 or [path.name for path in out.iterdir()] == [found.name]
+    return done, json.loads(found.read_text()) if found.exists() else None
+
+
+def test_the_script_reports_through_a_file(tmp_path: Path) -> None:
+    done, report = run_script(tmp_path, HONEST["prints"] | GATE)
+    assert (done.returncode, done.stdout) == (0, "0 findings, 1 warnings\n"), done.stderr
+    assert report["findings"] == []
+    assert [w["rule"] for w in report["warnings"]] == ["unused-parameter"]
+    assert not list((tmp_path / "files").rglob("__pycache__"))
+    assert report["facts"]["forwards"] > 500
+    assert report["facts"]["compile_s"] > 0
+
+
+def test_probes_end_in_time(tmp_path: Path) -> None:
+    edit = after("while True:\n    try:\n        x = block(x)\n    except Exception:\n        pass")
+    done, report = run_script(tmp_path, edit, HARNESS_LIMIT_S="2")
+    assert done.returncode == 0
+    (finding,) = report["findings"]
+    assert finding["rule"] == "time"
+    assert finding["message"].startswith("The probes do not end within 2 s of ")
+    lines = edited(edit).text.splitlines()
+    assert finding["line"] >= lines.index("        while True:")
+
+
+def test_an_unknown_role_is_an_error(tmp_path: Path) -> None:
+    done, report = run_script(tmp_path, {}, role="run")
+    assert (done.returncode, report) == (2, None)
+    assert done.stderr.startswith("ERROR: this check has only the role contract")
