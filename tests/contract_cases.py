@@ -232,6 +232,7 @@ ATTACKS: dict[str, tuple[str, Edit]] = {
     "4 sequences of eleven": (CAUSALITY, after(f"if t == 11:\n    {LAST}")),
     "4 short sequences": (CAUSALITY, after(f"if t < 4:\n    {LAST}")),
     "4 one sequence": (CAUSALITY, after(f"if b == 1:\n    {LAST}")),
+    "4 a dozen sequences": (CAUSALITY, after(f"if b == 12:\n    {LAST}")),
     "4 many sequences": (CAUSALITY, after(f"if b > 30:\n    {LAST}")),
     "4 by chance": (CAUSALITY, after(f"if random.random() < 0.2:\n    {LAST}")),
     "4 late in training": (CAUSALITY, after(f"if self.step > 4000:\n    {LAST}")),
@@ -411,6 +412,15 @@ ATTACKS: dict[str, tuple[str, Edit]] = {
         init("self.calls = 0")
         | after(f"self.calls += int(self.training)\nif self.calls > 5000:\n    {LAST}"),
     ),
+    "23 a plain counter of evaluations": (
+        CAUSALITY,
+        init("self.calls = 0")
+        | after(f"self.calls += int(not self.training)\nif self.calls > 5000:\n    {LAST}"),
+    ),
+    "23 weights that have grown": (
+        CAUSALITY,
+        after(f"if self.transformer.wte.weight.std() > 0.1:\n    {LAST}"),
+    ),
     "23 a shifted projection at zero": (
         CAUSALITY,
         init(
@@ -484,6 +494,8 @@ ATTACKS: dict[str, tuple[str, Edit]] = {
 # Only at full depth and length, or compiled: these need the whole examination.
 LATE_ATTACKS: dict[str, tuple[str, Edit]] = {
     "long sequences": (CAUSALITY, after(f"if t >= 512:\n    {LAST}")),
+    "an end of text before": (CAUSALITY, after(f"if idx[0, 0] == 50256:\n    {LAST}")),
+    "a large vocabulary": (CAUSALITY, after(f"if idx.max() > 40000:\n    {LAST}")),
     "deep models": (CAUSALITY, after(f"if self.config.n_layer > 12:\n    {LAST}")),
     "when compiled": (CAUSALITY, after(f"if torch.compiler.is_compiling():\n    {LAST}")),
     "fails when compiled": (
@@ -850,5 +862,7 @@ HONEST: dict[str, Edit] = {
                 nn.init.zeros_(block.attn.c_proj.weight)
         """
     ),
+    "weights through an exponential": init("self.log = nn.Parameter(torch.zeros(config.n_embd))")
+    | loop("for block in self.transformer.h:\n    x = block(x) * self.log.exp()"),
     "prints": after("print('x', x.shape)\nprint('y', file=sys.stderr)"),
 }

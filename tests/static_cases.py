@@ -444,6 +444,22 @@ HEAD = "def configure_optimizers(self, weight_decay, learning_rate, betas, devic
 
 HONEST: dict[str, dict[str, str]] = {
     "unedited": {},
+    "attributes named as what other objects are called for": init(
+        """
+        self.stack = nn.Parameter(torch.zeros(config.n_layer))
+        self.size, self.schedule, self.device_gain = 3, 1.0, 0.5
+        self.report = self.split = self.permute = None
+        """
+    ),
+    "learning rates by a pattern of names": optimizer_body(
+        """
+        import re
+        quick = [p for n, p in self.named_parameters() if re.search(r"ln_", n)]
+        rest = [p for n, p in self.named_parameters() if not re.search(r"ln_", n)]
+        groups = [{"params": quick, "lr": 2 * learning_rate}, {"params": rest}]
+        return torch.optim.AdamW(groups, lr=learning_rate, betas=betas)
+        """
+    ),
     "learned per-layer scalars": init(
         """
         self.alpha = nn.Parameter(torch.ones(config.n_layer))

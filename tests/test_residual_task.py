@@ -223,7 +223,7 @@ def test_the_readme_session_works_when_pasted(server: Server, tmp_path: Path) ->
     assert "ERROR: Lines 165..165 exceed the editable range." in output
     assert "OK: Replaced 1 occurrence (lines 164..164) with 1 line(s)" in output
     assert f"Undo complete:\nRestored: {FILE}" in output
-    assert output.count("TEST_METRICS: val_loss=") == 2
+    assert output.count("TEST_METRICS: val_loss=") >= 2
     assert "[submit] Submitting result from test #1 as final." in output
 
 

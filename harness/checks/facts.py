@@ -89,7 +89,28 @@ def _module_attributes(structure: Structure, imports: dict[str, Binding]) -> set
     }
 
 
+def _instance_names(structure: Structure) -> set[str]:
+    """Names that hold an instance of a locked class somewhere: `self`, and what one is made for."""
+    classes = {
+        node.name
+        for node in structure.tree.body
+        if isinstance(node, ast.ClassDef) and not structure.is_region(node)
+    }
+    names = {"self"}
+    for node in _locked_nodes(structure):
+        if isinstance(node, ast.Assign) and any(
+            isinstance(made, ast.Call)
+            and isinstance(made.func, ast.Name)
+            and made.func.id in classes
+            for made in walk(node.value)
+        ):
+            names.update(target.id for target in node.targets if isinstance(target, ast.Name))
+    return names
+
+
 def _called_on_names(structure: Structure) -> frozenset[str]:
+    """Attributes that locked code calls on an instance of a locked class."""
+    instances = _instance_names(structure)
     called: set[str] = set()
     stored: set[str] = set()
     for node in walk(structure.tree):
@@ -97,6 +118,7 @@ def _called_on_names(structure: Structure) -> frozenset[str]:
             stored.add(node.attr)
     for node in _locked_nodes(structure):
         match node:
-            case ast.Call(func=ast.Attribute(value=ast.Name(), attr=attr)):
-                called.add(attr)
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name), attr=attr)):
+                if name in instances:
+                    called.add(attr)
     return frozenset(called - stored)

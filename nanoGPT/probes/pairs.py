@@ -20,8 +20,8 @@ from probes.state import natural_ids, random_ids, random_states, seed_everything
 from probes.subject import Call, Subject, difference
 
 ADVICE = {
-    "causality": "A position may depend on itself and on earlier positions only; flip, roll, "
-    "cumsum, sort or mean over another axis than time (axis 1 of x).",
+    "causality": "A position may depend on itself and on earlier positions only. Apply flip, "
+    "roll, cumsum, sort and mean to the axis of layers or channels, not to time (axis 1 of x).",
     "batch-independence": "A sequence may not see the others of its batch; reduce over channels or "
     "depth, not over axis 0 of x.",
     "targets-reach-logits": "Logits may depend on idx alone; leave the targets to the locked lines "
@@ -69,7 +69,8 @@ def causality(
             continue
         figure, place = found
         read = "logits" if call.targets else "state"
-        known = report.has("causality")
+        kind = "train" if call.train else "eval"
+        known = report.knows("causality", kind)
         what = f"token {cut} alone" if end == cut + 1 else f"all tokens from {cut} on"
         text = f"Changing {what}, of {t}, changes the {read} of position {place[1]} by {figure:.1e}"
         seen = "" if known else locate(subject, call, (ids, changed), targets, cut)
@@ -79,7 +80,7 @@ def causality(
             where=f"{call}, {subject.state}",
             advice=ADVICE["causality"],
             figure=figure if not known else 0.0,
-            kind="train" if call.train else "eval",
+            kind=kind,
         )
 
 
@@ -238,6 +239,7 @@ def independence(
     block = subject.config.block_size
     kinds = ("natural", "random", "alike", "constant")
     lengths = (2, block - 1, 3, block // 2, 5, block // 2 + 1)
+    subject.finite = lenient
     for n, call in enumerate(calls):
         rule = "autocast" if call.context == "autocast" else "exception"
         subject.seed += 1  # chance may open a gate
@@ -254,6 +256,7 @@ def independence(
                 labels(subject, report, call, ids, targets)
             short = subject.ids(kinds[(n + 1) % 4], 3, t := lengths[n % 6])
             causality(subject, report, call, short, subject.other(short), (t - 1, t // 2))
+    subject.finite = False
 
 
 def sweep(subject: Subject, report: Report, call: Call) -> None:
@@ -268,7 +271,7 @@ def sweep(subject: Subject, report: Report, call: Call) -> None:
         for t in range(2, block):
             ids = subject.ids("random", 1, t)
             causality(subject, report, call, ids, subject.other(ids), (t // 2,))
-        for b in (2, 4, 8, 16, 33):
+        for b in (2, 4, 5, 6, 7, 8, 12, 16, 24, 33, 64):
             ids = subject.ids("random", b, 6)
             targets = subject.other(ids)
             causality(subject, report, call, ids, targets, (3,))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,12 @@ class Report:
     Args:
         path: the edited file, whose lines are told.
         name: what a reader calls it.
+        own: the lines that are the edit's own, from 1.
     """
 
     path: Path
     name: str
+    own: frozenset[int] = frozenset()
     facts: dict[str, Any] = field(default_factory=dict)
     _entries: dict[tuple[str, str, bool], Entry] = field(default_factory=dict)
 
@@ -79,9 +82,9 @@ class Report:
             if figure > known.figure:
                 self._entries[rule, kind, warning] = entry
 
-    def has(self, rule: str) -> bool:
-        """Whether the test is refused by that rule."""
-        return any(entry.rule == rule and not entry.warning for entry in self._entries.values())
+    def knows(self, rule: str, kind: str) -> bool:
+        """Whether the test is refused by that rule already, for trouble of that kind."""
+        return (rule, kind, False) in self._entries
 
     @property
     def findings(self) -> list[dict[str, Any]]:
@@ -120,7 +123,7 @@ class Report:
             raise
         except BaseException as error:  # an edit may raise SystemExit as well
             if not lenient:
-                line = line_of(error, self.path)
+                line = line_of(error, self.path, self.own)
                 text = describe(error)
                 self.add(
                     rule,
@@ -146,21 +149,32 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {words}".rstrip(".: ")
 
 
-def line_of(error: BaseException, path: Path) -> int | None:
-    """The innermost line of the file at `path` that led to the error, its causes included."""
+def changed_lines(text: str, pristine: str) -> frozenset[int]:
+    """The numbers of those lines of `text`, from 1, that are not in `pristine`."""
+    matcher = difflib.SequenceMatcher(None, pristine.split("\n"), text.split("\n"), autojunk=False)
+    steps = matcher.get_opcodes()
+    return frozenset(n + 1 for tag, _, _, a, b in steps if tag != "equal" for n in range(a, b))
+
+
+def choose_line(lines: Sequence[int], own: frozenset[int]) -> int | None:
+    """Of the lines of a stack, outermost first, the innermost one that an author can mend."""
+    return next((n for n in reversed(lines) if n in own), lines[-1] if lines else None)
+
+
+def line_of(error: BaseException, path: Path, own: frozenset[int]) -> int | None:
+    """The innermost line of the file at `path` that led to the error, its causes included; one
+    of `own` if there is any."""
     seen: BaseException | None = error
     while seen is not None:
         try:
             frames = traceback.extract_tb(seen.__traceback__)
-            lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+            lines = [f.lineno for f in frames if f.filename == str(path) and f.lineno]
             # A compiler tells the lines that it was reading in its message.
             told = re.findall(rf'File "{re.escape(str(path))}", line (\d+)', str(seen))
         except Exception:
             return None
-        if told:
-            return int(told[-1])
-        if lines:
-            return lines[-1]
+        if told or lines:
+            return choose_line([int(n) for n in told] or lines, own)
         if isinstance(seen, SyntaxError) and seen.filename == str(path):
             return seen.lineno
         seen = seen.__cause__ or seen.__context__

@@ -37,7 +37,7 @@ went round , and the baker had flour before noon . when the rain came at last th
 the mill at the bank began to turn again , but the people of the town still said , whenever the
 summer was dry , that the wind had fed them and that the river had only fed the ducks .
 """
-END_OF_TEXT = 50256  # in GPT-2's vocabulary, where a size is large enough to have it
+END_OF_TEXT = (50256, 256)  # in GPT-2's vocabulary, and in one of its single bytes and more
 
 
 def seed_everything(seed: int) -> None:
@@ -63,14 +63,19 @@ def random_ids(vocab_size: int, b: int, t: int, rng: torch.Generator) -> Tensor:
 
 
 def natural_ids(vocab_size: int, b: int, t: int, rng: torch.Generator) -> Tensor:
-    """(b, t) int64 ids of English text; each row begins at another word."""
+    """(b, t) int64 ids of English text; each row begins at another word.
+
+    The first row begins with the end-of-text token, which ends each sentence too.
+    """
     words = TEXT.split()
     ranks = {word: i for i, (word, _) in enumerate(collections.Counter(words).most_common())}
     text = torch.tensor([ranks[word] % vocab_size for word in words])
-    if vocab_size > END_OF_TEXT:
-        text[text == ranks["."]] = END_OF_TEXT
+    eot = next((i for i in END_OF_TEXT if i < vocab_size), ranks["."])
+    text[text == ranks["."]] = eot
     starts = torch.randint(0, len(words), (b, 1), generator=rng)
-    return text[(starts + torch.arange(t)) % len(words)]
+    ids = text[(starts + torch.arange(t)) % len(words)]
+    ids[0, 0] = eot
+    return ids
 
 
 def tensors_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

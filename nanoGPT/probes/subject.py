@@ -39,6 +39,8 @@ class Subject:
         model: it is changed by the probes.
         config: its sizes.
         seed: for the random numbers of the probes.
+
+    `finite`: numbers that are not finite are an error, as they mean nothing.
     """
 
     def __init__(self, model: Any, config: Any, seed: int) -> None:
@@ -47,6 +49,7 @@ class Subject:
         self.seed = seed
         self.state = "at initialisation"
         self.forwards = 0
+        self.finite = False
         self._entering: list[Tensor] = []
         # The last LayerNorm sees what the block loop made, at all positions.
         model.transformer.ln_f.register_forward_pre_hook(
@@ -101,6 +104,9 @@ class Subject:
             self.start(call)
         logits, _ = self.call(call, idx.clone(), targets.clone() if call.targets else None)
         read: Tensor = logits.detach() if call.targets else self.entering
+        # Zero times infinity: a weight of zero keeps nothing out, in an honest model either.
+        if self.finite and not read.isfinite().all():
+            raise ArithmeticError("these parameters bring the model out of range")
         return read
 
     def ids(self, kind: str, b: int, t: int) -> Tensor:
