@@ -133,7 +133,7 @@ def test_a_leak_is_told_with_its_size_and_place(tmp_path: Path) -> None:
         r"Changing (token 15 alone|all tokens from \d+ on), of 16, changes the logits of position "
         r"\d+ by \d\.\de-0\d; it is first seen in what goes into block 2 "
         r"\((training|evaluation), step \d+, at initialisation, and \d+ more times\)\. "
-        r"A position may depend on itself and on earlier positions only; ",
+        r"A position may depend on itself and on earlier positions only\. ",
         message,
     ), message
 
