@@ -246,7 +246,7 @@ def wide(module: ModuleType, seed: int, step: int, report: Report) -> None:
         subject.keep("at full depth and length, all parameters moved at random by 0.02")
         call = Call(False, step, "no_grad", targets=False)
         ids = subject.ids("natural", 1, WIDE["block_size"])
-        ids[:, ::3] = subject.ids("random", *ids[:, ::3].shape)
+        ids[:, 1::3] = subject.ids("random", *ids[:, 1::3].shape)
         with report.guard("exception", f"{call}, {subject.state}"):
             if pairs.repeats(subject, report, call, ids, ids):
                 pairs.causality(subject, report, call, ids, ids, (600, 1023))
