@@ -34,11 +34,12 @@ ROUNDS = 30
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--contract", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3, help="of each contract timing")
     options = parser.parse_args()
     task = next(iter(find_tasks(ROOT / "tasks").values()))
     rows = static_rows(task)
     if options.contract:
-        rows += contract_rows(task)
+        rows += contract_rows(task, options.rounds)
     print("| what | median | beside | ratio |\n|---|---|---|---|")
     for what, seconds, peer, ratio in rows:
         print(f"| {what} | {seconds * 1e3:,.1f} ms | {peer} | {ratio:.2f} |")
@@ -71,11 +72,11 @@ def static_rows(task: Task) -> list[tuple[str, float, str, float]]:
     return [(what, seconds, peer, seconds / parse) for what, seconds in rows]
 
 
-def contract_rows(task: Task) -> list[tuple[str, float, str, float]]:
+def contract_rows(task: Task, rounds: int) -> list[tuple[str, float, str, float]]:
     def import_torch(_round: int) -> None:
         subprocess.run([sys.executable, "-c", "import torch"], check=True)
 
-    loaded = median(import_torch, rounds=3)
+    loaded = median(import_torch, rounds=rounds)
     peer = f"python -c 'import torch', {loaded:.1f} s"
     edits = tuple(task.all_baselines()[0].edits)
     rows = []
@@ -87,7 +88,7 @@ def contract_rows(task: Task) -> list[tuple[str, float, str, float]]:
                 verdicts = list(vet(task, None, cases, Path(folder), Path(folder)))
             assert all(verdict.ok for verdict in verdicts), verdicts
 
-        seconds = median(run, rounds=3)
+        seconds = median(run, rounds=rounds)
         rows.append((f"contract, {count} at once", seconds, peer, seconds / loaded))
     return rows
 
