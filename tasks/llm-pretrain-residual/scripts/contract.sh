@@ -9,6 +9,6 @@ if [ "${1:-}" != contract ]; then
 fi
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 # The snapshot is read only; threads that wait by spinning stand still where the cores are shared.
-export PYTHONPATH="$root/nanoGPT" PYTHONDONTWRITEBYTECODE=1 OMP_WAIT_POLICY=PASSIVE
+export PYTHONPATH="$root/nanoGPT:${PYTHONPATH:-}" PYTHONDONTWRITEBYTECODE=1 OMP_WAIT_POLICY=PASSIVE
 # -P: the current folder was within reach of the edited code and stays off the path.
 exec python -P -m contract contract

@@ -1,15 +1,23 @@
 #!/usr/bin/env bash
-# Stage gpt-345m. `run` trains on the GPUs in HARNESS_GPUS, one process each, with the settings
-# that the training file has by default; arguments after the role go to the training file.
-# `preflight` measures its first steps on one of the GPUs; `score` scores the checkpoint.
+# Stage gpt-345m, on the GPUs in HARNESS_GPUS, one process each.
+# Roles: `reference` measures the unedited file's first steps, `preflight` the edited one's beside
+# them, on one of the GPUs; `feed` serves tokens to `run`, which trains; `serve` answers for the
+# trained model, `score` scores it. Arguments after the role go to the settings.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+root=$(cd "$here/../../.." && pwd)
 role=${1:-}
 shift || true
+source "$here/settings_345m.sh"
 
-settings=() # the training file's defaults are this profile's
-
+# -P: the current folder holds the edited code and stays off the path.
 case $role in
+  reference) exec python -P "$root/nanoGPT/preflight.py" --reference "${settings[@]}" "$@" ;;
+  preflight) exec python -P "$root/nanoGPT/preflight.py" "${settings[@]}" "$@" ;;
+  feed)
+    export PYTHONPATH="$root/nanoGPT:${PYTHONPATH:-}"
+    exec python -P -m feeder "${settings[@]}" "$@"
+    ;;
   run)
     if [ -z "${HARNESS_GPUS:-}" ]; then
       echo "ERROR: this stage trains on GPUs and was given none. Use the tiny profile on a CPU." >&2
@@ -19,21 +27,19 @@ case $role in
     IFS=, read -ra gpus <<<"$HARNESS_GPUS"
     if [ "${#gpus[@]}" -gt 1 ]; then
       export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}  # torchrun warns of a choice of its own
-      exec torchrun --standalone --nproc_per_node="${#gpus[@]}" nanoGPT/custom_pretrain.py "${settings[@]}" "$@"
+      exec python -m torch.distributed.run --standalone --nproc_per_node="${#gpus[@]}" \
+        nanoGPT/custom_pretrain.py "${settings[@]}" "$@"
     fi
     exec python nanoGPT/custom_pretrain.py "${settings[@]}" "$@"
     ;;
-  preflight)
-    # -P: the current folder holds the edited code and stays off the path.
-    exec python -P "$root/nanoGPT/preflight.py" "${settings[@]}" "$@"
-    ;;
+  serve) exec python -P "$root/nanoGPT/model_server.py" gpt-345m "${settings[@]}" "$@" ;;
   score)
-    # -P: the current folder was within reach of the trained code and stays off the path.
-    export PYTHONPATH="$root/nanoGPT"
-    exec python -P -m scoring.perplexity
+    export PYTHONPATH="$root/nanoGPT:${PYTHONPATH:-}"
+    exec python -P -m scoring.perplexity --checkpoint gpt-345m --positions 4000 \
+      "${settings[@]}" "$@"
     ;;
   *)
-    echo "ERROR: unknown role '$role'. Use preflight, run or score." >&2
+    echo "ERROR: unknown role '$role'. Use reference, preflight, feed, run, serve or score." >&2
     exit 2
     ;;
 esac

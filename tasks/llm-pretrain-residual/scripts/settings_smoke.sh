@@ -1,0 +1,7 @@
+# What every role of profile smoke passes on to the training file's settings: a 0.2M model.
+settings=(
+  --device=cpu --bfloat16=false --compile=false --vocab_size=4096
+  --n_layer=2 --n_head=2 --n_embd=32 --block_size=64
+  --global_batch=8 --micro_batch=4 --max_iters=30 --learning_rate=1e-2
+  --eval_interval=10 --eval_windows=32 --save_interval=10
+)

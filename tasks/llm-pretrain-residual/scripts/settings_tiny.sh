@@ -1,0 +1,7 @@
+# What every role of profile tiny passes on to the training file's settings: a 1.3M model.
+settings=(
+  --device=cpu --bfloat16=false --compile=false --vocab_size=4096
+  --n_layer=4 --n_head=4 --n_embd=128 --block_size=128
+  --global_batch=8 --micro_batch=8 --max_iters=300 --learning_rate=3e-3
+  --eval_interval=100 --eval_windows=96 --save_interval=100
+)
