@@ -28,6 +28,7 @@ def build(settings: Settings) -> FastAPI:
         state=StatePaths(settings.state_dir.absolute()),
         data_dir=settings.resolved_data_dir,
         default_profile=settings.profile,
+        sandboxed=settings.sandbox != "none",
     )
     return create_app(service)
 

@@ -24,7 +24,7 @@ from harness.jobs.plan import PlanError
 from harness.retention import remove_expired, run_usage
 from harness.settings import Settings
 from harness.task import Task, TaskError, find_tasks
-from harness.vetting import CasesError, Verdict, read_cases, vet
+from harness.vetting import CasesError, NoSandbox, Verdict, read_cases, vet
 from harness.workspace import StatePaths
 
 app = typer.Typer(
@@ -140,7 +140,8 @@ def check(
     try:
         cases = read_cases(edits)
         state, data = settings.state_dir.absolute(), settings.resolved_data_dir
-        found = vet(chosen, profile, cases, state, data)
+        sandboxed = settings.sandbox != "none"
+        found = vet(chosen, profile, cases, state, data, sandboxed=sandboxed)
         shown = sys.stderr.isatty()
         bar = Progress(console=Console(stderr=True), transient=True, disable=not shown)
         with bar:
@@ -148,7 +149,7 @@ def check(
                 verdicts.append(verdict)
                 if not as_json:
                     _show_verdict(verdict, len(chosen.files) > 1, console)
-    except (CasesError, PlanError) as error:
+    except (CasesError, PlanError, NoSandbox) as error:
         raise _fail(str(error), BAD_INPUT) from error
     if as_json:
         typer.echo(json.dumps([verdict.as_json() for verdict in verdicts], indent=1))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from harness import hardware
+from harness import hardware, sandbox
 from harness.datasets import datasets
 from harness.settings import Settings
 from harness.store import Store
@@ -78,14 +78,11 @@ def _tokenizer() -> Diagnosis:
 
 
 def _sandbox() -> Diagnosis:
-    program = shutil.which("bwrap")
-    return Diagnosis(
-        "sandbox",
-        program or "bubblewrap is not installed",
-        program is not None,
-        "" if program else "apt-get install bubblewrap (tests do not run in one yet)",
-        required=False,
-    )
+    found = sandbox.find()  # tried for real
+    if isinstance(found, sandbox.Problem):
+        remedy = f"{found.remedy}; or set HARNESS_SANDBOX=none, for agents that you trust"
+        return Diagnosis("sandbox", found.reason, False, remedy)
+    return Diagnosis("sandbox", sandbox.version(found), True)
 
 
 def _database(settings: Settings) -> Diagnosis:

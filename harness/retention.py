@@ -1,8 +1,8 @@
 """Disk that runs take, and what may be removed.
 
-Guaranteed: of a finished test only checkpoints and scratch are ever removed (`out`, `tmp`,
-`home`); its metrics.json with per-window losses and per-item outcomes, its final files, logs, plan
-and status stay, and a test that has not finished is not touched at all.
+Guaranteed: of a finished test only checkpoints and scratch are ever removed (`out`, `kept`,
+`cache`, `tmp`, `home`); its metrics.json with per-window losses and per-item outcomes, its final
+files, logs, plan and status stay, and a test that has not finished is not touched at all.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _runs(state: StatePaths) -> Iterator[tuple[str, RunPaths]]:
 
 
 def _removable(run: RunPaths) -> tuple[Path, ...]:
-    return run.out, run.tmp, run.home
+    return run.out, run.kept, run.cache, run.tmp, run.home
 
 
 def _usage(session: str, run: RunPaths) -> RunUsage:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -24,6 +25,10 @@ class Settings(BaseSettings):
 
     database_url: str | None = None
     """An SQLAlchemy URL; an SQLite file in the state folder if left out."""
+
+    sandbox: Literal["bubblewrap", "none"] = "bubblewrap"
+    """What agents' code runs in. `none`: with the rights of the server's user; results then say so
+    and are never ranked."""
 
     executor: str = "local"
     """Where tests run: a name from `harness.jobs.EXECUTORS`."""

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from harness import hardware
+from harness import hardware, sandbox
 from harness.checks import static
 from harness.checks.findings import Finding, Report
 from harness.checks.static import STRUCTURAL
@@ -32,6 +32,10 @@ POLL_SECONDS = 0.1
 
 class CasesError(ValueError):
     """The file of edits cannot be used; the message says where and why."""
+
+
+class NoSandbox(RuntimeError):
+    """The edits cannot be run safely; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +94,22 @@ def read_cases(path: Path) -> list[Case]:
 
 
 def vet(
-    task: Task, profile: str | None, cases: Sequence[Case], state_dir: Path, data_dir: Path
+    task: Task,
+    profile: str | None,
+    cases: Sequence[Case],
+    state_dir: Path,
+    data_dir: Path,
+    *,
+    sandboxed: bool = True,
 ) -> Iterator[Verdict]:
     """The verdicts in the order of the cases, each once it is known.
 
     With a profile its preflight is taken too. Raises plan.PlanError if that needs more GPUs than
-    there are.
+    there are, NoSandbox if the edits shall run in a sandbox and there is none.
     """
+    found = sandbox.find() if sandboxed else None
+    if isinstance(found, sandbox.Problem):
+        raise NoSandbox(f"there is no sandbox to run the edits in: {found}")
     kinds: list[Kind] = ["contract"] if task.contract is not None else []
     gpus = 0
     if profile is not None:
@@ -106,7 +119,7 @@ def vet(
     cores = os.cpu_count() or 1
     with _scratch() as scratch, _executor(1 if gpus else cores) as (executor, runs):
         vetted = [
-            _Vetted(task, profile, case, scratch / str(n), data_dir, state_dir)
+            _Vetted(task, profile, case, scratch / str(n), data_dir, state_dir, sandboxed)
             for n, case in enumerate(cases)
         ]
         for one in vetted:
@@ -121,10 +134,17 @@ class _Vetted:
     """One case on its way through the checks."""
 
     def __init__(
-        self, task: Task, profile: str, case: Case, folder: Path, data: Path, state: Path
+        self,
+        task: Task,
+        profile: str,
+        case: Case,
+        folder: Path,
+        data: Path,
+        state: Path,
+        sandboxed: bool,
     ) -> None:
         self.task, self.profile, self.folder = task, profile, folder
-        self.data, self.state = data, state
+        self.data, self.state, self.sandboxed = data, state, sandboxed
         self.verdict = Verdict(case.name)
         self.pristine = {
             file.name: EditableFile.from_text(
@@ -163,7 +183,7 @@ class _Vetted:
         cache = self.state / "cache"
         cache.mkdir(parents=True, exist_ok=True)
         # One thread a case: the cases share the cores.
-        around = Surroundings(paths, self.data, cache, gpus, threads=1)
+        around = Surroundings(paths, self.data, cache, gpus, threads=1, sandbox=self.sandboxed)
         self._runs.append(paths)
         kind = self._waiting[0]
         submit_check(executor, self.task, self.profile, kind, self.files, around)

@@ -213,7 +213,7 @@ def test_hidden_values_are_nowhere_in_what_a_token_can_fetch(
     [finished] = [event for event in loaded[1] if isinstance(event, TestFinished)]
     assert finished.private is not None
     hidden = finished.private["values"]["fit"]
-    assert set(hidden) == {"metrics", "final"}
+    assert set(hidden) == {"metrics", "final", "audit"}
     assert hidden["metrics"]["worst"] > 0
     # The chain commits to the hidden values without showing them.
     assert finished.private_digest == digest_of(finished.private)

@@ -342,15 +342,15 @@ def _start(channel: int, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     plan = json.loads(Path(os.environ[SERVER]).read_text(encoding="utf-8"))
     variables = plan["env"] | dict(env) | {CHANNEL: f"fd:{channel}"}
     argv, passed = list(plan["argv"]), [channel]
-    sandbox_args = plan.get("sandbox_args")
-    if sandbox_args is not None:
-        # The sandbox program reads its own arguments from a file: a command line can be seen inside.
+    if plan["sandbox"] is not None:
+        program, *sandbox_args = plan["sandbox"]
+        # The program reads its own arguments from a file: a command line can be seen inside.
         for name, value in variables.items():
             sandbox_args += ["--setenv", name, value]
         fd = os.memfd_create("arguments", 0)
         os.write(fd, b"".join(part.encode() + b"\0" for part in sandbox_args))
         os.lseek(fd, 0, os.SEEK_SET)
-        argv = [plan["program"], "--args", str(fd), "--", *argv]
+        argv = [program, "--args", str(fd), "--", *argv]
         passed.append(fd)
     try:
         return subprocess.Popen(
