@@ -24,6 +24,8 @@ case $role in
       exit 1
     fi
     export CUDA_VISIBLE_DEVICES=$HARNESS_GPUS
+    # The run's own copy of what the unedited file compiled; it dies with the run.
+    export TORCHINDUCTOR_CACHE_DIR=$HARNESS_CACHE/compile TRITON_CACHE_DIR=$HARNESS_CACHE/triton
     IFS=, read -ra gpus <<<"$HARNESS_GPUS"
     if [ "${#gpus[@]}" -gt 1 ]; then
       export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}  # torchrun warns of a choice of its own
