@@ -25,7 +25,9 @@ case $role in
     fi
     export CUDA_VISIBLE_DEVICES=$HARNESS_GPUS
     # The run's own copy of what the unedited file compiled; it dies with the run.
-    export TORCHINDUCTOR_CACHE_DIR=$HARNESS_CACHE/compile TRITON_CACHE_DIR=$HARNESS_CACHE/triton
+    if [ -n "${HARNESS_CACHE:-}" ]; then
+      export TORCHINDUCTOR_CACHE_DIR=$HARNESS_CACHE/compile TRITON_CACHE_DIR=$HARNESS_CACHE/triton
+    fi
     IFS=, read -ra gpus <<<"$HARNESS_GPUS"
     if [ "${#gpus[@]}" -gt 1 ]; then
       export OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}  # torchrun warns of a choice of its own
