@@ -1,4 +1,4 @@
-"""The terminal door: `harness serve`, `demo`, `replay`, `data`, `doctor`, `gc`."""
+"""The terminal door: `harness serve`, `demo`, `replay`, `check`, `data`, `doctor`, `gc`."""
 
 from __future__ import annotations
 
