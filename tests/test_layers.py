@@ -21,6 +21,7 @@ FLOORS = (
     (
         "harness.session",
         "harness.prompt",
+        "harness.measured",
         "harness.retention",
         "harness.datasets",
         "harness.vetting",
