@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint install lock clean
+.PHONY: demo test slow lint install lock clean
 
 demo: install
 	$(BIN)/harness demo
 
 test: lint
 	$(BIN)/pytest
+
+# What takes minutes and measures time: on a machine that does nothing else.
+slow: install
+	$(BIN)/pytest -m slow
 
 lint: install
 	$(BIN)/ruff check .

@@ -131,7 +131,7 @@ class _Player:
                 data = self._get_test(answer["data"]["test"])
                 if data["state"] == "finished":
                     break
-                if data["state"] not in ("queued", "running"):
+                if data["state"] not in ("checking", "queued", "running"):
                     raise DemoError(data["text"])
                 what = f"{data.get('stage', data['state'])} {data.get('role', '')}"
                 training = data.get("role") == "run"

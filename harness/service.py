@@ -29,6 +29,7 @@ from harness.answers import Progress
 from harness.checks import static
 from harness.checks.findings import Report
 from harness.checks.static import STRUCTURAL
+from harness.datasets import datasets
 from harness.errors import CheckLimit, TestRefused
 from harness.events import (
     AnyEvent,
@@ -52,6 +53,7 @@ from harness.jobs.plan import (
     read_status,
     snapshot,
 )
+from harness.measured import measured
 from harness.probes import Kind, check_report, report_of, submit_check
 from harness.prompt import build_prompt, visible_decimals
 from harness.regions import EditableFile, locked_digest
@@ -241,7 +243,8 @@ class Service:
         await self.in_thread(self.store.create, header, token_sha256)
         live = self._live(header, [], token_sha256)
         self._sessions[header.session] = live
-        prompt = build_prompt(task, profile, live.session.state.files, {})
+        results = await self.in_thread(measured, self.store, task, profile, header.locked_digest)
+        prompt = build_prompt(task, profile, live.session.state.files, results)
         log.info("session %s: created, task %s, profile %s", header.session, task.name, profile)
         return CreatedSession(live, token, prompt)
 
@@ -341,12 +344,13 @@ class Service:
     def _start_test(self, live: LiveSession, request: TestRequest) -> None:
         task, profile = live.task, live.profile
         assert request.queued is not None
-        manifest = self.data_dir / task.profile(profile).data.name / "manifest.json"
-        if not manifest.exists():
+        data = next(d for d in datasets(task, self.data_dir) if profile in d.profiles)
+        if not data.ready:
+            # Where it would lie is not the agent's to know.
+            remedy = f"runs: {data.remedy}" if data.can_prepare else "has to put it there."
             raise TestRefused(
-                f"Test not started, and not counted: the data set "
-                f"{task.profile(profile).data.name} is not prepared on this server. "
-                f"Its operator runs: harness data prepare {task.name} --profile {profile}"
+                f"Test not started, and not counted: the data set {data.name} is not prepared on "
+                f"this server. Its operator {remedy}"
             )
         self._require_sandbox("Test not started, and not counted")
         known = self._known_report(live, "contract")

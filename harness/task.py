@@ -266,6 +266,8 @@ class Profile(_Part):
 
     title: str = ""
     """One line on its size and cost, for people."""
+    details: str = ""
+    """What its tests run (sizes, steps), for agents, who cannot see the scripts."""
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 42
     """HARNESS_SEED of every test."""
     data: Data

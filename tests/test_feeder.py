@@ -69,8 +69,9 @@ class Fed:
         return line
 
     def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
+        if self.process.returncode is None:
+            self.process.kill()
+            self.process.communicate()
         for line in self.lines:
             line.close()
 

@@ -22,6 +22,7 @@ FLOORS = (
     (
         "harness.session",
         "harness.prompt",
+        "harness.measured",
         "harness.retention",
         "harness.datasets",
         "harness.vetting",

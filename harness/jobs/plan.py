@@ -414,7 +414,10 @@ class _Steps:
             env["HARNESS_RUN_OUT"] = shown(paths.kept, "run")
         if role == "score":
             env["HARNESS_DATA"] = str(data / "score")
-            env["HARNESS_SERVER"] = str(paths.server(self.label))
+            if self._has("serve"):
+                env["HARNESS_SERVER"] = str(paths.server(self.label))
+            else:  # not confined yet: it loads the edited files itself
+                env["HARNESS_FILES"] = str(paths.files)
             if (unedited := self.around.unedited.get(self.label)) is not None:
                 env["HARNESS_UNEDITED"] = str(unedited.absolute())
         if not confined:
