@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from harness import hardware
+from harness import hardware, sandbox
 from harness.datasets import datasets
 from harness.settings import Settings
 from harness.store import Store
@@ -101,14 +101,11 @@ def _tokenizer(settings: Settings, tasks: Mapping[str, Task]) -> Diagnosis:
 
 
 def _sandbox() -> Diagnosis:
-    program = shutil.which("bwrap")
-    return Diagnosis(
-        "sandbox",
-        program or "bubblewrap is not installed",
-        program is not None,
-        "" if program else "apt-get install bubblewrap (tests do not run in one yet)",
-        required=False,
-    )
+    found = sandbox.find()  # tried for real
+    if isinstance(found, sandbox.Problem):
+        remedy = f"{found.remedy} (tests do not run in one yet)"
+        return Diagnosis("sandbox", found.reason, False, remedy, required=False)
+    return Diagnosis("sandbox", sandbox.version(found), True, required=False)
 
 
 def _database(settings: Settings) -> Diagnosis:
