@@ -81,6 +81,7 @@ def probe_late(folder: Path, edit: Edit) -> Outcome:
     report = Report(path, NAME)
     module = contract.load(path)
     contract.wide(module, 0, 13535, report)
+    contract.own_sizes(module, 0, 13535, report)
     contract.compiled(module, contract.SIZES[0], 0, report)
     return Outcome(report.findings, report.warnings)
 
