@@ -91,18 +91,27 @@ def _file_rules(file: File) -> Iterator[str]:
         yield f"Signatures stay: {', '.join(kept)}."
     if rules.forbidden_names:
         yield f"Not named in a region, except as its own output: {_names(rules.forbidden_names)}."
+    if rules.forbidden_attributes:
+        yield (
+            "Not used in a region as attributes of any object but your own: "
+            f"{_listed(rules.forbidden_attributes)}."
+        )
     if rules.imports is not None:
         denied = f"; of these not {_listed(rules.imports.denied)}" if rules.imports.denied else ""
         yield (
             "Modules that may be imported and used, with what lies below them: "
             f"{_listed(rules.imports.allowed)}{denied}."
         )
+        if rules.imports.through:
+            yield f"A dotted name leads through {_listed(rules.imports.through)} only."
     limits = [
         f"{limit:,} {what}"
         for limit, what in (
             (rules.limits.region_bytes, "bytes a region"),
             (rules.limits.literal_chars, "characters a literal"),
             (rules.limits.literal_total, "characters in all strings of a region"),
+            (rules.limits.name_chars, "characters a name"),
+            (rules.limits.name_total, "characters in all names that a region binds"),
             (rules.limits.collection_constants, "constants a collection or call"),
         )
         if limit is not None

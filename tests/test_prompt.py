@@ -119,7 +119,8 @@ def test_an_agent_of_the_large_profile_learns_all_limits(residual: Task) -> None
     assert "a step may take at most 2 times as long as the unedited files'" in prompt
     assert (
         "- At most 16,384 bytes a region, 200 characters a literal, 4,096 characters in all "
-        "strings of a region, 64 constants a collection or call."
+        "strings of a region, 60 characters a name, 4,096 characters in all names that a region "
+        "binds, 64 constants a collection or call."
     ) in prompt
     assert "`abc, collections, contextlib, " in prompt
     assert "times as long" not in prompt_of(residual, "tiny")
