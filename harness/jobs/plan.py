@@ -28,6 +28,8 @@ FINAL_STATES: frozenset[RunState] = frozenset({"finished", "refused", "cancelled
 ENDED_STEPS: frozenset[StepState] = frozenset({"done", "failed", "timeout", "void", "skipped"})
 """`void`: a score whose audit failed."""
 
+LOG_BYTES = 16 << 20
+"""The largest file that a model server may write, its log, which no pipe holds to a size."""
 PROGRESS_LIMIT = 4096
 """Bytes of a progress.json that are read; a larger one is ignored."""
 
@@ -68,7 +70,7 @@ class PlanStep(PlanProcess):
     log_bytes: int = 16 << 20
     """Most that it may print."""
     disk_bytes: int | None = None
-    """Most that it may write, if it is confined."""
+    """Most that it may write, if it or what works beside it is confined."""
     memory_bytes: int | None = None
     """Most memory that its processes may hold together; of the machine's if left out."""
     processes: int = 512
@@ -362,10 +364,10 @@ class _Steps:
             **dict(self.process(role, limits.disk_bytes)),
             limit_s=limit,
             log_bytes=limits.log_bytes,
-            disk_bytes=limits.disk_bytes if role in CONFINED else None,
+            disk_bytes=limits.disk_bytes if role in CONFINED or beside else None,
             memory_bytes=limits.memory_bytes,
             processes=limits.processes,
-            companion=self.process(beside[0], limits.disk_bytes) if beside else None,
+            companion=self.process(beside[0], LOG_BYTES) if beside else None,
             keeps=[PlanKeep(file=keep.file, bytes=keep.bytes) for keep in keeps],
         )
 

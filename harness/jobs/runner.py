@@ -409,16 +409,18 @@ class StepAttempt:
         companion, run = self.step.companion, self.runner.paths
         if companion is None:
             return
+        beside = run.step(self.stage.label, companion.role)
+        beside.root.mkdir(parents=True, exist_ok=True)
         if companion.role == "serve":
+            # Not the step's own log: what it prints may repeat what it was asked.
             command = Command.of(self.runner.plan, self.stage, companion, run)
-            write_atomic(run.server(self.stage.label), json.dumps(command.as_json()) + "\n")
+            started = command.as_json() | {"log": str(beside.log)}
+            write_atomic(run.server(self.stage.label), json.dumps(started) + "\n")
             return
-        folder = run.step(self.stage.label, companion.role).root
-        folder.mkdir(parents=True, exist_ok=True)
         # Bound here, so that whoever connects first waits for nobody.
         listener = Listener.bind(run.feed_socket)
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        log = os.open(folder / "log.txt", flags, 0o644)
+        log = os.open(beside.log, flags, 0o644)
         try:
             number = listener.fileno()
             self._companion = self._start(companion, log, (number,), **{LISTEN: str(number)})
