@@ -212,7 +212,6 @@ def test_what_served_code_raises_is_told_without_its_words(
     assert ("no such thing" in log) == (call == "fail")
 
 
-
 def test_served_code_that_ends_its_process(start: Start) -> None:
     with start() as server, pytest.raises(channel.ChannelClosed):
         server.call("leave")

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Stage gpt-345m, on the GPUs in HARNESS_GPUS, one process each.
 # Roles: `reference` measures the unedited file's first steps, `preflight` the edited one's beside
-# them, on one of the GPUs; `feed` serves tokens to `run`, which trains; `score` scores what was
-# trained. Arguments after the role go to the settings.
+# them, on one of the GPUs; `feed` serves tokens to `run`, which trains; `serve`
+# answers for what was trained, to `score`. Arguments after the role go to the settings.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
@@ -36,12 +36,18 @@ case $role in
     fi
     exec python nanoGPT/custom_pretrain.py "${settings[@]}" "$@"
     ;;
+  serve)
+    export CUDA_VISIBLE_DEVICES=${HARNESS_GPUS%%,*}
+    exec python -P "$root/nanoGPT/model_server.py" -- "${settings[@]}"
+    ;;
   score)
+    export CUDA_VISIBLE_DEVICES=${HARNESS_GPUS%%,*}
     export PYTHONPATH="$root/nanoGPT:${PYTHONPATH:-}"
-    exec python -P -m scoring.perplexity --checkpoint gpt-345m
+    exec python -P -m scoring.perplexity --checkpoint gpt-345m \
+      --max-extra="$max_extra" --audited=4096 -- "${settings[@]}"
     ;;
   *)
-    echo "ERROR: unknown role '$role'. Use reference, preflight, feed, run or score." >&2
+    echo "ERROR: unknown role '$role'. Use reference, preflight, feed, run, serve or score." >&2
     exit 2
     ;;
 esac
