@@ -118,7 +118,7 @@ def test_a_small_gain_everywhere_is_seen_in_the_mean(spans: list[Span]) -> None:
 
     def forward(idx: Tensor) -> Tensor:
         states = honest(idx)
-        states[:, :-1] += 0.0002 * weights()[idx[:, 1:]]
+        states[:, :-1] += 0.00008 * weights()[idx[:, 1:]]
         return states
 
     found = verdict(forward, spans)
