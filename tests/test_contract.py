@@ -28,7 +28,7 @@ from probes.report import Report
 
 NAME = contract.FILE
 SCRIPT = ROOT / "tasks" / "llm-pretrain-residual" / "scripts" / "contract.sh"
-SIBLINGS = ("data.py", "checkpoint.py", "progress.py")
+SIBLINGS = ("data.py", "shards.py", "checkpoint.py", "progress.py")
 
 
 def edited(edit: Edit) -> EditableFile:
