@@ -451,7 +451,7 @@ def test_baseline_starts_as_the_unedited_model(tmp_path: Path):
     ("arguments", "code", "line"),
     [
         ([], 2, "ERROR: unknown role ''. Use "),
-        (["serve"], 2, "ERROR: unknown role 'serve'. Use "),
+        (["train"], 2, "ERROR: unknown role 'train'. Use "),
     ],
 )
 def test_scripts_know_their_roles(name: str, arguments: list[str], code: int, line: str):
@@ -459,7 +459,7 @@ def test_scripts_know_their_roles(name: str, arguments: list[str], code: int, li
     done = subprocess.run(script, capture_output=True, text=True)
     assert done.returncode == code
     assert done.stderr.startswith(line)
-    assert done.stderr.endswith("preflight, feed, run or score.\n")
+    assert done.stderr.endswith("preflight, feed, run, serve or score.\n")
 
 
 def test_full_size_script_starts_one_process_a_gpu(tmp_path: Path):
