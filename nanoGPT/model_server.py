@@ -77,18 +77,24 @@ class ModelServer:
         """Fills the model with the weights of the stage `label` that lie in `folder`."""
         self._module.checkpoint.load_weights(Path(folder), label, self._model)
 
-    def hidden(self, inputs: Arrays, outputs: Arrays) -> None:
-        """`idx` (b, t) int64 -> `hidden` (b, t, c) float32, what enters the final LayerNorm."""
+    def hidden(self, inputs: Arrays, outputs: Arrays, bfloat16: bool = False) -> None:
+        """What enters the final LayerNorm at some places of a batch.
+
+        `idx` (b, t) int64 and `places` (n,) int64, of the b * t positions in their order ->
+        `hidden` (n, c) float32. With `bfloat16` the forward runs under autocast, as in training.
+        """
         self._entering.clear()
         # The same chance for every call, so that the order of the calls makes no difference.
         self._module.seed_random(self._seed, self._module.EVALUATE)
-        with torch.no_grad():
-            self._model(torch.from_numpy(inputs["idx"]).to(self._device))
-        hidden = torch.from_numpy(outputs["hidden"])
+        idx = torch.from_numpy(inputs["idx"]).to(self._device)
+        places = torch.from_numpy(inputs["places"]).to(self._device)
+        autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16)
+        with torch.no_grad(), autocast:
+            self._model(idx)
         entering = self._entering[-1]
-        if entering.shape != hidden.shape:
+        if entering.shape[:2] != idx.shape:
             raise ValueError("the final LayerNorm got another shape than (b, t, c)")
-        hidden.copy_(entering)
+        torch.from_numpy(outputs["hidden"]).copy_(entering.flatten(0, 1)[places])
 
     def digest(self, inputs: Arrays, outputs: Arrays) -> dict[str, Any]:
         """Fact `sha256`: of every parameter and buffer, the unsaved ones too."""

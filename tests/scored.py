@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from model_server import ModelServer
-from scoring.model import ScoredModel
+from scoring.model import Batch, ScoredModel
 from scoring.served import Checkpoint, Sizes
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -28,10 +28,11 @@ def direct(
     server = ModelServer(file, settings, seed=42, device=device)
     server.load({}, {}, str(folder), label)
 
-    def hidden_states(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        for idx in batches:
-            hidden = np.empty((*idx.shape, sizes.n_embd), dtype=np.float32)
-            server.hidden({"idx": idx.numpy()}, {"hidden": hidden})
+    def hidden_states(batches: Iterable[Batch]) -> Iterator[torch.Tensor]:
+        for batch in batches:
+            hidden = np.empty((len(batch.places), sizes.n_embd), dtype=np.float32)
+            given = {"idx": batch.idx.numpy(), "places": batch.places.numpy()}
+            server.hidden(given, {"hidden": hidden})
             yield torch.from_numpy(hidden)
 
     where = torch.device(device)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scoring import audit as auditing
 from scoring.audit import Recorded, audit, draw, judge, rounds, save_losses, undetected
-from scoring.model import Head, ScoredModel, SpanScore
+from scoring.model import Batch, Head, ScoredModel, SpanScore
 from scoring.spans import Span, document_spans, fixed_windows
 
 VOCAB, WIDTH, BLOCK = 50, 16, 12
@@ -63,8 +63,8 @@ def rounding(scale: float) -> Forward:
 
 
 def served(forward: Forward) -> auditing.HiddenStates:
-    def hidden_states(batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        return map(forward, batches)
+    def hidden_states(batches: Iterable[Batch]) -> Iterator[Tensor]:
+        return (forward(batch.idx).flatten(0, 1)[batch.places] for batch in batches)
 
     return hidden_states
 

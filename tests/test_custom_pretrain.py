@@ -446,7 +446,7 @@ def test_baseline_starts_as_the_unedited_model(tmp_path: Path):
     assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
 
 
-@pytest.mark.parametrize("name", ["345m", "tiny", "smoke"])
+@pytest.mark.parametrize("name", ["345m", "124m", "tiny", "smoke"])
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [

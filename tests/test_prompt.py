@@ -126,7 +126,7 @@ def test_an_agent_of_the_large_profile_learns_all_limits(residual: Task) -> None
     assert "times as long" not in prompt_of(residual, "tiny")
 
 
-@pytest.mark.parametrize("profile", ["345m", "tiny", "smoke"])
+@pytest.mark.parametrize("profile", ["345m", "124m", "tiny", "smoke"])
 def test_a_profiles_details_are_what_its_script_runs(residual: Task, profile: str) -> None:
     details = residual.profile(profile).details
     assert details in prompt_of(residual, profile)

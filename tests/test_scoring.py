@@ -27,7 +27,7 @@ from scored import direct, write_server
 import checkpoint
 import custom_pretrain
 from scoring.lm_eval_stage import CheckpointLM, load_tasks, score_tasks, vocabulary_of
-from scoring.model import ScoredModel
+from scoring.model import Batch, ScoredModel
 from scoring.perplexity import score_all, score_passages, score_split
 from scoring.report import ScoreError
 from scoring.served import Checkpoint, Tensors, check_tensors
@@ -434,8 +434,8 @@ def test_full_size_tasks_say_that_their_sets_are_missing(surroundings: dict[str,
 
 
 def test_a_model_that_diverged_has_no_score(trained: Trained) -> None:
-    def diverged(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        return (torch.full((*idx.shape, 32), math.nan) for idx in batches)
+    def diverged(batches: Iterable[Batch]) -> Iterator[torch.Tensor]:
+        return (torch.full((len(batch.places), 32), math.nan) for batch in batches)
 
     nan = dataclasses.replace(trained.scored, hidden_states=diverged)
     with pytest.raises(ScoreError, match="not a finite number"):

@@ -26,9 +26,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from scoring.model import BATCH_TOKENS, HiddenStates, ScoredModel, SpanScore
+from scoring.model import Batch, HiddenStates, ScoredModel, SpanScore
 from scoring.spans import Span
 
 TOLERANCE = 0.02
@@ -218,20 +217,21 @@ def ask(
     `model` gives the head, `pad(n)` makes the n tokens behind a shorter input of a batch.
     """
 
-    def inputs() -> Iterator[Tensor]:
-        for group in groups:
-            longest = max(len(q.tokens) for q in group)
-            idx = np.empty((len(group), longest), dtype=np.int64)
-            for row, q in enumerate(group):
-                idx[row, : len(q.tokens)] = q.tokens
-                idx[row, len(q.tokens) :] = pad(longest - len(q.tokens))
-            yield torch.from_numpy(idx)
+    def batch(group: Sequence[Question]) -> Batch:
+        longest = max(len(q.tokens) for q in group)
+        idx = np.empty((len(group), longest), dtype=np.int64)
+        for row, q in enumerate(group):
+            idx[row, : len(q.tokens)] = q.tokens
+            idx[row, len(q.tokens) :] = pad(longest - len(q.tokens))
+        places = [row * longest + q.place for row, q in enumerate(group)]
+        return Batch(torch.from_numpy(idx), torch.tensor(places))
 
     answers: dict[int, float] = {}
-    for group, hidden in zip(groups, hidden_states(inputs()), strict=True):
-        rows = hidden[torch.arange(len(group)), torch.tensor([q.place for q in group])]
+    for group in groups:
+        # One at a time: a batch that waits in shared memory may hold what follows a prefix.
+        [hidden] = hidden_states([batch(group)])
         targets = torch.tensor([q.target for q in group], device=model.device)
-        losses, _ = model.head.score(rows.to(model.device), targets)
+        losses, _ = model.head.score(hidden.to(model.device), targets)
         answers |= {q.position: float(loss) for q, loss in zip(group, losses.cpu(), strict=True)}
     return answers
 
@@ -304,7 +304,7 @@ def audit(
 
     groups: list[Sequence[Question]] = []
     for some in rounds(recorded, chosen, rng):
-        groups += grouped([question(int(p)) for p in some], BATCH_TOKENS)
+        groups += grouped([question(int(p)) for p in some], model.batch_tokens)
     answers = ask(fresh, model, groups, pad)
     differences = {
         name: np.array([answers[int(p)] for p in some]) - recorded.losses[some]

@@ -26,13 +26,23 @@ LOGITS_AT_ONCE = 1 << 25
 """Numbers in the largest block of logits (128 MiB in fp32)."""
 
 
-BATCH_TOKENS = 8192
-"""Padded tokens of a batch."""
+BATCH_TOKENS = {"cpu": 8192, "cuda": 65536}
+"""Padded tokens of a batch, by the kind of device."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A model input, and where in it something is scored."""
+
+    idx: Tensor
+    """(b, t) int64 token ids"""
+    places: Tensor
+    """(n,) int64, of the b * t positions in their order"""
 
 
 class HiddenStates(Protocol):
-    def __call__(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
-        """(b, t) int64 token ids each -> (b, t, c) hidden states that enter the final LayerNorm.
+    def __call__(self, batches: Iterable[Batch]) -> Iterator[Tensor]:
+        """(n, c) fp32 each: what enters the final LayerNorm at the batch's places.
 
         In the order of the batches, which may be taken some ahead of what is given.
         """
@@ -96,25 +106,25 @@ class ScoredModel:
     scored: list[tuple[Span, SpanScore]] = field(default_factory=list)
     """All that was scored so far, for the audit; in the order of the calls and their spans."""
 
+    @property
+    def batch_tokens(self) -> int:
+        """Padded tokens of a batch on this device."""
+        return BATCH_TOKENS[self.device.type]
+
     @torch.inference_mode()
-    def score(self, spans: Sequence[Span], batch_tokens: int = BATCH_TOKENS) -> list[SpanScore]:
+    def score(self, spans: Sequence[Span], batch_tokens: int | None = None) -> list[SpanScore]:
         """One result a span, in the spans' order, whatever batches they were put in.
 
         Shorter spans of a batch are padded on the right, which a causal model cannot see.
         Raises ScoreError if a loss is not finite, ValueError if a span is too long.
         """
-        plan = list(batches(spans, batch_tokens))
+        plan = list(batches(spans, batch_tokens or self.batch_tokens))
         results: dict[int, SpanScore] = {}
-        inputs = (self._inputs(spans, batch) for batch in plan)
+        inputs = (self._input(spans, batch) for batch in plan)
         for batch, hidden in zip(plan, self.hidden_states(inputs), strict=True):
-            scored = torch.zeros(hidden.shape[:2], dtype=torch.bool)
-            for row, i in enumerate(batch):
-                end = len(spans[i].inputs)
-                scored[row, end - len(spans[i].targets) : end] = True
-            targets = torch.cat([torch.as_tensor(spans[i].targets) for i in batch])
+            targets = np.concatenate([np.asarray(spans[i].targets) for i in batch])
             loss, best = self.head.score(
-                hidden.to(self.device)[scored.to(self.device)],
-                targets.to(self.device, torch.int64),
+                hidden.to(self.device), torch.from_numpy(targets).to(self.device, torch.int64)
             )
             sizes = [len(spans[i].targets) for i in batch]
             losses = np.split(loss.cpu().numpy(), np.cumsum(sizes)[:-1])
@@ -130,12 +140,15 @@ class ScoredModel:
         self.scored.extend(zip(spans, in_order, strict=True))
         return in_order
 
-    def _inputs(self, spans: Sequence[Span], batch: Sequence[int]) -> Tensor:
-        """(b, t) int64: the spans' inputs, zeros behind the shorter ones."""
+    def _input(self, spans: Sequence[Span], batch: Sequence[int]) -> Batch:
+        """The spans' inputs, zeros behind the shorter ones, and the places of their targets."""
         longest = max(len(spans[i].inputs) for i in batch)
         if longest > self.block_size:
             raise ValueError(f"a span of {longest} tokens, the model takes {self.block_size}")
-        idx = torch.zeros(len(batch), longest, dtype=torch.int64)
+        idx = np.zeros((len(batch), longest), dtype=np.int64)
+        places = []
         for row, i in enumerate(batch):
-            idx[row, : len(spans[i].inputs)] = torch.as_tensor(spans[i].inputs)
-        return idx
+            end = len(spans[i].inputs)
+            idx[row, :end] = spans[i].inputs
+            places.append(np.arange(end - len(spans[i].targets), end) + row * longest)
+        return Batch(torch.from_numpy(idx), torch.from_numpy(np.concatenate(places)))

@@ -23,7 +23,7 @@ from torch import Tensor
 import channel
 import custom_pretrain
 from progress import StageError
-from scoring.model import BATCH_TOKENS, Head, ScoredModel
+from scoring.model import BATCH_TOKENS, Batch, Head, ScoredModel
 from scoring.report import ScoreError
 
 TIED_HEAD = "lm_head.weight"
@@ -155,9 +155,10 @@ class ServedModel:
 
     def __init__(self, label: str, sizes: Sizes) -> None:
         self._label, self._sizes = label, sizes
-        tokens = max(BATCH_TOKENS, sizes.block_size)
-        # Ids (8 bytes) go in, hidden states (4 bytes a number) come out.
-        self._server = channel.Server(tokens * (8 + 4 * sizes.n_embd) + 2 * channel.ALIGNMENT)
+        self._device = device_of(os.environ.get("HARNESS_GPUS", ""))
+        tokens = max(BATCH_TOKENS[self._device.type], sizes.block_size)
+        # Ids and places (8 bytes each) go in, hidden states (4 bytes a number) come out.
+        self._server = channel.Server(tokens * (16 + 4 * sizes.n_embd) + 3 * channel.ALIGNMENT)
 
     def __enter__(self) -> ServedModel:
         return self
@@ -191,17 +192,17 @@ class ServedModel:
             facts: dict[str, Any] = self._server.call(call, **args)[1]
             return facts
 
-    def hidden_states(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    def hidden_states(self, batches: Iterable[Batch]) -> Iterator[Tensor]:
         """See `HiddenStates`; one batch is computed while the one before is looked at."""
         under_way: deque[None] = deque()
         with _explained():
-            for idx in batches:
+            for batch in batches:
                 if len(under_way) == channel.Server.SLOTS:
                     under_way.popleft()
                     yield self._taken()
-                shape = (*idx.shape, self._sizes.n_embd)
-                spec = {"hidden": (np.float32, shape)}
-                self._server.submit("hidden", {"idx": idx.numpy()}, spec)
+                given = {"idx": batch.idx.numpy(), "places": batch.places.numpy()}
+                shape = (len(batch.places), self._sizes.n_embd)
+                self._server.submit("hidden", given, {"hidden": (np.float32, shape)})
                 under_way.append(None)
             for _ in under_way:
                 yield self._taken()

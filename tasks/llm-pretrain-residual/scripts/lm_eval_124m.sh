@@ -1,0 +1,4 @@
+#!/usr/bin/env bash
+# Scores the checkpoint of stage gpt-124m on lm-eval's own tasks, from prepared data sets.
+profile=124m
+source "$(dirname "${BASH_SOURCE[0]}")/lm_eval_stage.sh"
