@@ -850,7 +850,8 @@ add(
         """
         for name, value in library("os").environ.items():
             words = ("_TOKEN", "SECRET", "_KEY", "PASSWORD", "DATABASE")
-            if any(word in name for word in words) or "@STATE@" in value or "@DATA@" in value or "@REPOSITORY@" in value:
+            places = ("@STATE@", "@DATA@", "@REPOSITORY@")
+            if any(word in name for word in words) or any(place in value for place in places):
                 print("REACHED", name)
         """
     ),
