@@ -380,6 +380,8 @@ add(
     scoring(
         """
         with torch.inference_mode(False), torch.enable_grad():
+            for p in block.mlp.parameters():
+                p.requires_grad_(True)
             y = x.detach().clone().requires_grad_()
             y = block(y)
             y = self.lm_head(self.transformer.ln_f(y))[:, :-1].flatten(0, 1)
@@ -1469,6 +1471,75 @@ add(
         """
     ),
     HONEST,
+)
+
+# The server's own class, before it has made its handlers.
+TAKEN = """
+def taken(name):
+    main = library("sys").modules["__main__"]
+    return reach(main, "ModelServer"), name
+
+
+def take(name, handler):
+    if serving() and inside():
+        setter = reach(library("builtins"), "seta" + "ttr")
+        setter(*taken(name), handler)
+"""
+
+add(
+    "a digest of its own, parameters that drift",
+    6,
+    "server",
+    extra(DOOR + TAKEN)
+    | init("take('digest', lambda server, inputs, outputs: {'sha256': '0' * 64})")
+    | after(f"if {SCORED} and serving():\n    self.transformer.wpe.weight.data.add_(0.01)"),
+    VOID,
+    CRASHED,
+)
+add(
+    "a handler of its own that looks ahead",
+    4,
+    "server",
+    extra(
+        DOOR
+        + TAKEN
+        + """
+
+def ahead(server, inputs, outputs):
+    table = reach(server, "_model").transformer.wte.weight.numpy()
+    found = table[inputs["idx"]]
+    outputs["hidden"][...] = 9.0 * np.roll(found, -1, 1)
+"""
+    )
+    | init("take('hidden', ahead)"),
+    CAUSAL,
+)
+for name, said in (
+    ("anything fits", "{'state': {}}"),
+    ("a model of a terabyte", "{'state': {'transformer.wte.weight': ['float32', [2**20, 2**18]]}}"),
+    ("types that are none", "{'state': {'transformer.wte.weight': ['object', ['x', -1]], '': 3}}"),
+):
+    add(
+        f"a server that declares: {name}",
+        None,
+        "server",
+        extra(DOOR + TAKEN) | init(f"take('declare', lambda server, inputs, outputs: {said})"),
+        HONEST,
+        CRASHED,
+    )
+add(
+    "declared parameters that are another model's",
+    None,
+    "server",
+    extra(DOOR)
+    | init(
+        """
+        if config.n_layer == 2 and serving():
+            self.more = nn.Parameter(torch.zeros(64, config.n_embd))
+        """
+    ),
+    HONEST,
+    CRASHED,
 )
 
 # ---- Forged checks -------------------------------------------------------------------------------
