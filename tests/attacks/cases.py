@@ -1117,7 +1117,7 @@ add(
 add("a loop without end", 18, "limits", after("while True:\n    pass"),
     check("time"))  # fmt: skip
 add("a loop without end, at the real size only", 18, "limits",
-    after(f"while {REAL}:\n    pass"), check("time-limit"))  # fmt: skip
+    after(f"while {REAL}:\n    pass"), check("preflight-failed"))  # fmt: skip
 add(
     "a loop without end that catches everything, late in training",
     18,
@@ -1212,7 +1212,7 @@ add(
     CRASHED,
 )
 add("a construction without end", 18, "limits",
-    init("while config.n_layer == 2:\n    pass"), check("time-limit"))  # fmt: skip
+    init("while config.n_layer == 2:\n    pass"), check("preflight-failed"))  # fmt: skip
 
 # ---- What is left in the output folder -----------------------------------------------------------
 
