@@ -1115,7 +1115,7 @@ add(
 # ---- Limits --------------------------------------------------------------------------------------
 
 add("a loop without end", 18, "limits", after("while True:\n    pass"),
-    check("time"))  # fmt: skip
+    check("time"), check("contract-failed"))  # fmt: skip
 add("a loop without end, at the real size only", 18, "limits",
     after(f"while {REAL}:\n    pass"), check("preflight-failed"))  # fmt: skip
 add(
