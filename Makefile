@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test attacks lint install lock clean
+.PHONY: demo test slow attacks lint install lock clean
 
 demo: install
 	$(BIN)/harness demo
@@ -16,6 +16,10 @@ test: lint
 # Every edit that tries to spoil a score, and every kind of edit that must be accepted.
 attacks: install
 	$(BIN)/pytest tests/test_attacks.py -m "attacks or not attacks"
+
+# What takes minutes and measures time: on a machine that does nothing else.
+slow: install
+	$(BIN)/pytest -m slow
 
 lint: install
 	$(BIN)/ruff check .

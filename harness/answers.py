@@ -62,7 +62,7 @@ def progress_text(number: int, progress: Progress) -> str:
         wait = render.duration(progress.seconds_left)
         return f"[Test #{number}] queued: {place}, about {wait} until it starts."
     parts = [progress.stage or "starting"]
-    if progress.role == "preflight":
+    if progress.role in ("reference", "preflight"):
         parts.append("first steps, not counted yet")
     elif progress.role == "score":
         parts.append("scoring")
@@ -79,7 +79,10 @@ def result_text(result: TestFinished, budget: Budget, decimals: Mapping[str, int
         f"[Test #{result.number}] ({render.tests_remaining(budget.remaining)}; "
         "call submit(n=N) to choose which test result to submit as final)"
     )
-    return "\n\n".join([head, *(stage_text(stage, decimals) for stage in result.stages)])
+    parts = [head]
+    if result.provenance.get("sandbox") == "none":
+        parts.append("[NOT RANKED: this server runs tests without a sandbox]")
+    return "\n\n".join([*parts, *(stage_text(stage, decimals) for stage in result.stages)])
 
 
 def stage_text(stage: StageResult, decimals: Mapping[str, int]) -> str:
@@ -95,6 +98,9 @@ def stage_text(stage: StageResult, decimals: Mapping[str, int]) -> str:
     elif stage.state == "timeout":
         lines.append(f"[TIMEOUT after {stage.limit_s:.0f} s]")
         lines.extend(stage.reason)
+    elif stage.state == "void":
+        lines.append(f"[AUDIT FAILED: {'; '.join(stage.reason)}]")
+        lines.append("This test counts, and has no score.")
     elif stage.state == "skipped":
         lines.append(f"[SKIPPED: {'; '.join(stage.reason)}]")
     return "\n".join(lines)

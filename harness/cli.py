@@ -1,4 +1,4 @@
-"""The terminal door: `harness serve`, `demo`, `replay`, `data`, `doctor`, `gc`."""
+"""The terminal door: `harness serve`, `demo`, `replay`, `check`, `data`, `doctor`, `gc`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
 
 from harness import demo as demo_session
 from harness import replay_view
@@ -21,10 +22,11 @@ from harness.datasets import DataError, datasets
 from harness.datasets import prepare as prepare_dataset
 from harness.doctor import diagnose
 from harness.jobs.plan import PlanError
-from harness.retention import remove_expired, run_usage
-from harness.settings import Settings
+from harness.retention import cache_bytes, remove_expired, run_usage
+from harness.settings import Settings, SettingsError, read_settings
+from harness.store import Store
 from harness.task import Task, TaskError, find_tasks
-from harness.vetting import CasesError, Verdict, read_cases, vet
+from harness.vetting import CasesError, NoSandbox, Verdict, read_cases, vet
 from harness.workspace import StatePaths
 
 app = typer.Typer(
@@ -41,8 +43,16 @@ BAD_INPUT = 2
 
 
 def _fail(message: str, code: int = 1) -> typer.Exit:
-    Console(stderr=True).print(Text(f"ERROR: {message}"))
+    # An error is one line, however narrow the terminal: programs read it too.
+    Console(stderr=True).print(Text(f"ERROR: {message}"), soft_wrap=True)
     return typer.Exit(code)
+
+
+def _settings() -> Settings:
+    try:
+        return read_settings()
+    except SettingsError as error:
+        raise _fail(str(error), BAD_INPUT) from error
 
 
 def _tasks(settings: Settings) -> Mapping[str, Task]:
@@ -77,6 +87,7 @@ def serve(
     """Serve the tasks over HTTP until interrupted."""
     flags = {"HARNESS_HOST": host, "HARNESS_PORT": port, "HARNESS_PROFILE": profile}
     os.environ.update({name: str(value) for name, value in flags.items() if value is not None})
+    _settings()
     # The composition root stands above the doors, so it is started, not imported.
     os.execv(sys.executable, [sys.executable, "-m", "server"])
 
@@ -88,7 +99,7 @@ def demo(
     baseline: Annotated[str | None, typer.Option(help="Whose edits are played.")] = None,
 ) -> None:
     """Play a whole session over HTTP, for real, and measure the unedited file beside it."""
-    settings = Settings()
+    settings = _settings()
     chosen = _task(settings, task)
     without_gpu = [name for name, p in chosen.profiles.items() if p.gpus == 0]
     if profile is None and not without_gpu:
@@ -115,7 +126,7 @@ def replay(
     as_json: Annotated[bool, typer.Option("--json", help="Counts and differences only.")] = False,
 ) -> None:
     """Apply a recorded session's edits again and compare every answer with the record."""
-    settings = Settings()
+    settings = _settings()
     raise typer.Exit(replay_view.run(file, as_json, Console(), settings.tasks_dir))
 
 
@@ -131,7 +142,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Verdicts as a JSON list.")] = False,
 ) -> None:
     """Check edits as a session's would be: 0 if all are ok, 1 if any is not, 2 for a bad file."""
-    settings = Settings()
+    settings = _settings()
     chosen = _task(settings, task)
     if profile is not None:
         _profile(chosen, profile)
@@ -140,7 +151,8 @@ def check(
     try:
         cases = read_cases(edits)
         state, data = settings.state_dir.absolute(), settings.resolved_data_dir
-        found = vet(chosen, profile, cases, state, data)
+        sandboxed = settings.sandbox != "none"
+        found = vet(chosen, profile, cases, state, data, sandboxed=sandboxed)
         shown = sys.stderr.isatty()
         bar = Progress(console=Console(stderr=True), transient=True, disable=not shown)
         with bar:
@@ -148,7 +160,7 @@ def check(
                 verdicts.append(verdict)
                 if not as_json:
                     _show_verdict(verdict, len(chosen.files) > 1, console)
-    except (CasesError, PlanError) as error:
+    except (CasesError, PlanError, NoSandbox) as error:
         raise _fail(str(error), BAD_INPUT) from error
     if as_json:
         typer.echo(json.dumps([verdict.as_json() for verdict in verdicts], indent=1))
@@ -159,10 +171,11 @@ def _show_verdict(verdict: Verdict, several_files: bool, console: Console) -> No
     mark = Text("ok     ", style="green") if verdict.ok else Text("refused", style="red")
     console.print(mark.append(f" {verdict.name}", style="default"))
     for finding in verdict.findings:
-        console.print(Text(f"        {finding.describe(several_files=several_files)}"))
+        text = f"        {finding.describe(several_files=several_files)}"
+        console.print(Text(text), soft_wrap=True)
     for warning in verdict.warnings:
         text = f"        warning: {warning.describe(several_files=several_files)}"
-        console.print(Text(text, style="yellow"))
+        console.print(Text(text, style="yellow"), soft_wrap=True)
 
 
 @data_app.command("prepare")
@@ -171,7 +184,7 @@ def data_prepare(
     profile: Annotated[str | None, typer.Option(help="Whose data set; all if left out.")] = None,
 ) -> None:
     """Make a task's data sets; one that is there is left alone."""
-    settings = Settings()
+    settings = _settings()
     chosen = _task(settings, task)
     if profile is not None:
         profiles = [_profile(chosen, profile)]
@@ -189,7 +202,7 @@ def data_prepare(
 @data_app.command("status")
 def data_status() -> None:
     """Which data sets are here."""
-    settings = Settings()
+    settings = _settings()
     table = Table("data set", "task", "profiles", "state")
     for task in _tasks(settings).values():
         for dataset in datasets(task, settings.resolved_data_dir):
@@ -201,7 +214,7 @@ def data_status() -> None:
 @app.command()
 def doctor() -> None:
     """What is here, what is missing, and the command that brings it."""
-    settings = Settings()
+    settings = _settings()
     table = Table("", "what", "found", "what to do")
     broken = False
     for finding in diagnose(settings, _tasks(settings)):
@@ -219,27 +232,46 @@ def gc(
         bool, typer.Option("--delete", help="Remove what may be removed; else only show it.")
     ] = False,
     older_than: Annotated[
-        float, typer.Option(help="Days since a test finished, before anything of it is removed.")
+        float, typer.Option(help="Days since a run finished, before anything of it is removed.")
     ] = 7.0,
 ) -> None:
-    """Disk used by runs. Metrics, per-window losses, per-item outcomes and files always stay."""
-    state = StatePaths(Settings().state_dir.absolute())
-    usages = run_usage(state)
-    table = Table("session", "test", "total MiB", "checkpoints, scratch MiB", "state")
+    """Disk used by tests and checks. Metrics, per-window losses, per-item outcomes, files stay."""
+    if not older_than >= 0:
+        raise _fail(f"--older-than is {older_than:g}; it may be 0 days or more", BAD_INPUT)
+    settings = _settings()
+    state = StatePaths(settings.state_dir.absolute())
+    usages = run_usage(state, _ended_sessions(settings) if state.sessions.is_dir() else ())
+    table = Table("session", "run", "total MiB", "can be freed MiB", "state")
     for usage in usages:
         table.add_row(
             usage.session,
-            usage.run.root.name,
+            f"check {usage.run.root.name}" if usage.check else usage.run.root.name,
             f"{usage.total / 2**20:.1f}",
             f"{usage.removable / 2**20:.1f}",
             "finished" if usage.finished_at is not None else "not finished",
         )
     Console().print(table)
+    cache = cache_bytes(state) / 2**20
+    typer.echo(f"{cache:.1f} MiB in {state.cache}, which checks use again; it stays.")
     if delete:
         freed = remove_expired(usages, older_than * 86400)
-        typer.echo(f"Freed {freed / 2**20:.1f} MiB of tests older than {older_than:g} days.")
+        typer.echo(
+            f"Freed {freed / 2**20:.1f} MiB: of what finished at least {older_than:g} days ago, "
+            "and checks of sessions that ended."
+        )
     else:
         removable = sum(usage.removable for usage in usages if usage.finished_at is not None)
         typer.echo(
             f"{removable / 2**20:.1f} MiB can be freed: harness gc --delete --older-than DAYS"
         )
+
+
+def _ended_sessions(settings: Settings) -> set[str]:
+    try:
+        store = Store(settings.resolved_database_url)
+        rows = store.list_sessions()
+        store.close()
+    except (SQLAlchemyError, ImportError, OSError) as error:
+        said = str(error).splitlines()[0]
+        raise _fail(f"HARNESS_DATABASE_URL leads to no database: {said}", BAD_INPUT) from error
+    return {row.id for row in rows if row.closed}

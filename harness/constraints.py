@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -38,6 +38,12 @@ def _scope(name: str) -> str:
     return _dotted(name) if name else name
 
 
+def _attribute(name: str) -> str:
+    _identifier(name.removesuffix("*") or "_")
+    return name
+
+
+AttributeName = Annotated[str, AfterValidator(_attribute)]
 Identifier = Annotated[str, AfterValidator(_identifier)]
 DottedName = Annotated[str, AfterValidator(_dotted)]
 ModuleName = Annotated[str, AfterValidator(_entry)]
@@ -125,6 +131,9 @@ class Imports(_Part):
 
     A name is judged by the longest entry that it equals or lies below; `denied` wins a tie. A `*`
     at the end of an entry stands for the rest of a name: `numpy.linalg.e*`.
+
+    A module holds the modules that it imports: `torch.nn.functional.torch` is all of torch again.
+    So a dotted name leads on only through roots, classes (by their capital letter) and `through`.
     """
 
     allowed: tuple[ModuleName, ...]
@@ -132,6 +141,9 @@ class Imports(_Part):
     functions and classes of a module."""
     denied: tuple[ModuleName, ...] = ()
     """Modules, functions and classes out of those, each with all that lies below it."""
+    through: tuple[ModuleName, ...] | None = None
+    """Modules, and other names without a capital letter, that a dotted name may lead through. `.*`
+    at the end of an entry stands for any one name. Left out, through all that is allowed."""
 
     def permits(self, dotted: str, *, private: bool = False) -> bool:
         """Whether `torch.nn.functional.relu`, say, may be used.
@@ -142,9 +154,36 @@ class Imports(_Part):
         denied = [d for d in self.denied if _covers(d, dotted)]
         return max(map(len, allowed), default=0) > max(map(len, denied), default=0)
 
+    def direct(self, dotted: str, foreign: Collection[str] = ()) -> bool:
+        """Whether no part of a name leads on to a module that is not listed.
+
+        `foreign` are names of modules, which as parts of others stand for themselves.
+        """
+        if self.through is None:
+            return True
+        parts, open_to = dotted.split("."), self.through
+        for end, part in enumerate(parts[1:], 2):
+            name, last = ".".join(parts[:end]), end == len(parts)
+            if any(name_matches(entry, name) for entry in open_to if not entry.endswith(".*")):
+                continue
+            if part in foreign and part != parts[end - 2]:  # random.random is no module
+                return False
+            if part.lstrip("_")[:1].isupper():
+                return True  # a class holds no modules
+            lists = f"{'.'.join(parts[: end - 1])}.*" in open_to
+            on_the_way = any(e.startswith(name + ".") and _covers(e, dotted) for e in open_to)
+            if not (last or lists or on_the_way or parts[end].startswith("__")):
+                return False
+        return True
+
     def leads(self, module: str) -> bool:
         """Whether something below a module is allowed, so that the module may be imported."""
         return any(entry.startswith(module + ".") for entry in self.allowed)
+
+
+def name_matches(entry: str, name: str) -> bool:
+    """Whether an entry stands for a name: itself, or what a `*` at its end leaves open."""
+    return name.startswith(entry[:-1]) if entry.endswith("*") else name == entry
 
 
 def _covers(entry: str, dotted: str) -> bool:
@@ -162,7 +201,12 @@ class Limits(_Part):
     """Characters of a string, bytes or number literal, and of literals joined by `+`. Docstrings
     count as comments: code can't read them."""
     literal_total: Limit | None = None
-    """Characters of all string and bytes literals of a region together."""
+    """Characters of all string and bytes literals of a region together, and of numbers of more
+    than 20 digits."""
+    name_chars: Limit | None = None
+    """Characters of a name; code can list names and read them as text."""
+    name_total: Limit | None = None
+    """Characters of the names that a region binds together, each counted once."""
     collection_constants: Limit | None = None
     """Constants in a list, tuple, set, dict or call, those of nested ones included."""
 
@@ -177,6 +221,9 @@ class Constraints(_Part):
     protected_attributes: tuple[Identifier, ...] = ()
     """Attributes that no region assigns on objects of locked classes, besides the methods that the
     file defines and those that it calls."""
+    forbidden_attributes: tuple[AttributeName, ...] = ()
+    """Attributes that no region uses on objects other than its own, whatever these are: methods
+    that read or write files, say. A `*` at the end stands for the rest of a name."""
     imports: Imports | None = None
     """Modules that regions may use; all if left out."""
     signatures: tuple[Signature, ...] = ()

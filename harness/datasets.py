@@ -30,6 +30,9 @@ class Dataset:
 
     @property
     def remedy(self) -> str:
+        """What a person does to bring it."""
+        if not self.can_prepare:
+            return f"no command makes it; put the prepared folder at {self.folder}"
         return f"harness data prepare {self.task} --profile {self.profiles[0]}"
 
 

@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from harness import sandbox
 from harness.datasets import prepare
 from harness.metrics import format_value
 from harness.prompt import visible_metrics
@@ -36,6 +37,12 @@ class DemoError(RuntimeError):
 def run(settings: Settings, task: Task, profile: str, baseline: Baseline, console: Console) -> None:
     """Play the session, measure the unedited file, print both. Raises DemoError or DataError."""
     began = time.monotonic()
+    found = sandbox.find() if settings.sandbox != "none" else None
+    if isinstance(found, sandbox.Problem):
+        # All edits that are played are our own.
+        console.print(Text(f"No sandbox here: {found.reason}.", style="yellow"))
+        console.print("The demo goes on without one; for agents' sessions, see harness doctor.")
+        settings = settings.model_copy(update={"sandbox": "none"})
     if not (settings.resolved_data_dir / task.profile(profile).data.name).is_dir():
         console.print("[bold]Preparing the data[/bold] (once)")
     prepare(task, profile, settings.resolved_data_dir)
@@ -124,7 +131,7 @@ class _Player:
                 data = self._get_test(answer["data"]["test"])
                 if data["state"] == "finished":
                     break
-                if data["state"] not in ("queued", "running"):
+                if data["state"] not in ("checking", "queued", "running"):
                     raise DemoError(data["text"])
                 what = f"{data.get('stage', data['state'])} {data.get('role', '')}"
                 training = data.get("role") == "run"
@@ -201,6 +208,7 @@ def running_server(settings: Settings, console: Console) -> Iterator[str]:
         **os.environ,
         "HARNESS_PORT": str(port),
         "HARNESS_HOST": "127.0.0.1",
+        "HARNESS_SANDBOX": settings.sandbox,
         "HARNESS_STATE_DIR": str(state),
         "HARNESS_DATA_DIR": str(settings.resolved_data_dir),
         "HARNESS_TASKS_DIR": str(settings.tasks_dir.absolute()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 import shutil
 import sys
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from harness import hardware
+from harness import hardware, sandbox
 from harness.datasets import datasets
 from harness.settings import Settings
 from harness.store import Store
@@ -41,7 +42,7 @@ def diagnose(settings: Settings, tasks: Mapping[str, Task]) -> Iterator[Diagnosi
         "" if found else "without one, use a profile that needs none",
         required=False,
     )
-    yield _tokenizer()
+    yield _tokenizer(settings, tasks)
     for task in tasks.values():
         for dataset in datasets(task, settings.resolved_data_dir):
             yield Diagnosis(
@@ -69,23 +70,42 @@ def _torch() -> Iterator[Diagnosis]:
     yield Diagnosis("torch", version, fits, "" if fits else "make install (2.11 to 2.14 is needed)")
 
 
-def _tokenizer() -> Diagnosis:
+TOKENIZER_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
+TOKENIZER_FILES = tuple(
+    hashlib.sha1((TOKENIZER_URL + name).encode()).hexdigest()
+    for name in ("vocab.bpe", "encoder.json")
+)
+"""GPT-2's two files under the names that tiktoken looks for; data sets bring them along"""
+
+
+def _tokenizer(settings: Settings, tasks: Mapping[str, Task]) -> Diagnosis:
     try:
         version = metadata.version("tiktoken")
     except metadata.PackageNotFoundError:
         return Diagnosis("tokenizer", "tiktoken is not installed", False, "make install")
-    return Diagnosis("tokenizer", f"tiktoken {version}; its files come with the data sets", True)
+    known = [d for task in tasks.values() for d in datasets(task, settings.resolved_data_dir)]
+    for dataset in known:
+        for first in dataset.folder.rglob(TOKENIZER_FILES[0]):
+            if all((first.parent / name).is_file() for name in TOKENIZER_FILES):
+                return Diagnosis(
+                    "tokenizer", f"tiktoken {version}, GPT-2's files in {first.parent}", True
+                )
+    missing = [d.remedy for d in known if d.can_prepare and not d.ready]
+    return Diagnosis(
+        "tokenizer",
+        f"tiktoken {version} without GPT-2's files, which data sets bring",
+        False,
+        missing[0] if missing else "needed only by tasks whose data set has them",
+        required=False,
+    )
 
 
 def _sandbox() -> Diagnosis:
-    program = shutil.which("bwrap")
-    return Diagnosis(
-        "sandbox",
-        program or "bubblewrap is not installed",
-        program is not None,
-        "" if program else "apt-get install bubblewrap (tests do not run in one yet)",
-        required=False,
-    )
+    found = sandbox.find()  # tried for real
+    if isinstance(found, sandbox.Problem):
+        remedy = f"{found.remedy}; or set HARNESS_SANDBOX=none, for agents that you trust"
+        return Diagnosis("sandbox", found.reason, False, remedy)
+    return Diagnosis("sandbox", sandbox.version(found), True)
 
 
 def _database(settings: Settings) -> Diagnosis:

@@ -152,7 +152,8 @@ class StageResult(_Record):
     name: str
     label: str
     script: str
-    state: Literal["done", "failed", "timeout", "skipped"]
+    state: Literal["done", "failed", "timeout", "void", "skipped"]
+    """`void`: its audit failed, with the category as reason"""
     exit: int | None = None
     reason: tuple[str, ...] = ()
     seconds: float | None = None
@@ -175,6 +176,8 @@ class TestFinished(Event):
     stages: tuple[StageResult, ...]
     curve: tuple[dict[str, float], ...] = ()
     """the feedback metrics at every line that had them, thinned to at most 500 points"""
+    void: str | None = None
+    """the category of the audit that failed; the test counts and has no score"""
     provenance: dict[str, Any] = {}
 
 

@@ -21,6 +21,13 @@ LINE_LIMIT = 400
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
+METRICS_BYTES = 64 << 20
+"""The largest metrics.json that is read."""
+
+VOID_CATEGORIES = ("not causal", "depends on the batch", "changes itself")
+"""What an audit may find; all that an agent is told of it."""
+
+
 class MetricsError(ValueError):
     """A metrics.json that can't be taken; the message lists all that is wrong with it."""
 
@@ -67,6 +74,8 @@ class Scores(BaseModel):
     """Losses by window that no agent may see."""
     hidden_per_item: dict[str, list[ItemOutcome]] = {}
     """Outcomes by item that no agent may see."""
+    audit: dict[str, JsonValue] = {}
+    """What an audit measured; for people only."""
 
 
 class _Hidden(BaseModel):
@@ -76,12 +85,14 @@ class _Hidden(BaseModel):
     final: dict[str, float] = {}
     per_window: dict[str, list[float]] = {}
     per_item: dict[str, list[ItemOutcome]] = {}
+    audit: dict[str, JsonValue] = {}
 
 
 class _MetricsFile(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    metrics: dict[str, float]
+    void: str | None = None
+    metrics: dict[str, float] = {}
     per_window: dict[str, list[float]] = {}
     per_item: dict[str, list[ItemOutcome]] = {}
     hidden: _Hidden = _Hidden()
@@ -169,6 +180,8 @@ def read_scores(
         raise MetricsError("metrics.json: " + "; ".join(problems)) from None
     except (ValueError, RecursionError) as e:
         raise MetricsError(f"metrics.json: {e}") from None
+    if file.void is not None:  # an audit failed: nothing of it counts
+        return Scores(audit=file.hidden.audit)
     problems = [
         *_names("metrics", file.metrics, required=visible, allowed=visible),
         *_names("per_window", file.per_window, required=set(), allowed=visible),
@@ -186,7 +199,20 @@ def read_scores(
         final=file.hidden.final,
         hidden_per_window=file.hidden.per_window,
         hidden_per_item=file.hidden.per_item,
+        audit=file.hidden.audit,
     )
+
+
+def void_category(text: str | bytes) -> str | None:
+    """What a metrics.json says of a failed audit; None if there was none.
+
+    Raises MetricsError for a category that there is not, ValueError for what is no JSON object.
+    """
+    raw = json.loads(text)
+    category = raw.get("void") if isinstance(raw, dict) else None
+    if category is not None and category not in VOID_CATEGORIES:
+        raise MetricsError(f"metrics.json: void: is none of {', '.join(VOID_CATEGORIES)}")
+    return category
 
 
 def _names(

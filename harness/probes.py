@@ -74,6 +74,8 @@ def report_of(paths: RunPaths, status: RunStatus, files: Mapping[str, EditableFi
 
 
 def _step_report(paths: RunPaths, step: StepStatus, files: Mapping[str, EditableFile]) -> Report:
+    if step.state == "done" and step.role == "reference":
+        return Report()
     if step.state == "done":
         try:
             content = read_regular(paths.findings(step.stage, step.role), FINDINGS_BYTES)

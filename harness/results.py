@@ -9,13 +9,12 @@ from typing import Any, Literal
 
 from harness.events import StageResult, TestFinished, seal
 from harness.jobs.plan import RunStatus, StepStatus
-from harness.metrics import CurvePoint, MetricsError, Scores, feedback_lines
+from harness.metrics import METRICS_BYTES, CurvePoint, MetricsError, Scores, feedback_lines
 from harness.task import Stage, Task
 from harness.workspace import RunPaths, read_log, read_regular
 
 FEEDBACK_LINES = 5
 CURVE_POINTS = 500
-METRICS_BYTES = 64 << 20
 LOG_BYTES = 64 << 20
 
 
@@ -43,8 +42,15 @@ def collect(
         if task.feedback is not None and task.metrics_of(profile, stage.name, kind="feedback"):
             feedback = feedback_lines(log, task.feedback.prefix, FEEDBACK_LINES)
         if scores is not None:
-            hidden[stage.name] = {"metrics": scores.hidden, "final": scores.final}
+            hidden[stage.name] = {
+                "metrics": scores.hidden,
+                "final": scores.final,
+                "audit": scores.audit,
+            }
         stages.append(_stage_result(stage, own, feedback, scores, problem))
+    void = next((stage.reason[0] for stage in stages if stage.state == "void"), None)
+    if void is not None:  # one stage's numbers are worth no more than the others'
+        stages = [stage.model_copy(update={"metrics": {}}) for stage in stages]
     primary = task.primary(profile)
     scored = any(primary.name in stage.metrics for stage in stages)
     private, private_digest = seal(hidden)
@@ -54,17 +60,23 @@ def collect(
         scored=scored,
         stages=tuple(stages),
         curve=tuple(_thinned(curve)),
-        provenance=dict(provenance),
+        void=void,
+        provenance={**provenance, "checkpoints": _checkpoints(status)},
         private=private,
         private_digest=private_digest,
     )
+
+
+def _checkpoints(status: RunStatus) -> list[dict[str, Any]]:
+    """The files that were scored, with their hashes."""
+    return [kept.model_dump() for step in status.steps for kept in step.kept]
 
 
 def _scores(
     task: Task, profile: str, stage: Stage, paths: RunPaths, steps: Sequence[StepStatus]
 ) -> tuple[Scores | None, str | None]:
     """The stage's checked numbers, or why there are none."""
-    if any(step.state != "done" for step in steps) or "score" not in stage.roles:
+    if any(step.state not in ("done", "void") for step in steps) or "score" not in stage.roles:
         return None, None
     try:
         text = read_regular(paths.step(stage.label, "score").metrics, METRICS_BYTES)
@@ -85,13 +97,13 @@ def _stage_result(
     scores: Scores | None,
     problem: str | None,
 ) -> StageResult:
-    state: Literal["done", "failed", "timeout", "skipped"] = "done"
+    state: Literal["done", "failed", "timeout", "void", "skipped"] = "done"
     exit_code: int | None = 0
     reason: tuple[str, ...] = ()
     limit = None
     bad = next((step for step in steps if step.state != "done"), None)
     if bad is not None:
-        state = bad.state if bad.state in ("timeout", "skipped") else "failed"
+        state = bad.state if bad.state in ("timeout", "void", "skipped") else "failed"
         exit_code, limit = bad.exit, bad.limit_s
         reason = tuple(bad.reason)
     elif problem is not None:

@@ -1,15 +1,16 @@
 """Disk that runs take, and what may be removed.
 
-Guaranteed: of a finished test only checkpoints and scratch are ever removed (`out`, `tmp`,
-`home`); its metrics.json with per-window losses and per-item outcomes, its final files, logs, plan
-and status stay, and a test that has not finished is not touched at all.
+Guaranteed: of a finished test only checkpoints and scratch are ever removed (`out`, `kept`,
+`cache`, `tmp`, `home`); its metrics.json with per-window losses and per-item outcomes, its final
+files, logs, plan and status stay. A check has no result that counts, and is made again if it is
+asked for: a finished one is removed whole. What has not finished is not touched at all.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,48 +25,88 @@ class RunUsage:
 
     session: str
     run: RunPaths
+    check: bool
+    """whether it is a check's; else a test's"""
+    session_ended: bool
     total: int
     removable: int
-    """checkpoints and scratch"""
+    """all of a check; checkpoints and scratch of a test"""
     finished_at: float | None
-    """seconds since the epoch; None while the test has not finished"""
+    """seconds since the epoch; None while the run has not finished"""
 
     def expired(self, older_than_s: float, now: float) -> bool:
-        return self.finished_at is not None and now - self.finished_at >= older_than_s
+        """Whether what is removable may go: nobody asks for a check of a session that ended."""
+        if self.finished_at is None:
+            return False
+        return now - self.finished_at >= older_than_s or (self.check and self.session_ended)
 
 
-def run_usage(state: StatePaths) -> list[RunUsage]:
-    """Every run directory, oldest session name first."""
-    return [_usage(session, run) for session, run in _runs(state)]
+def run_usage(state: StatePaths, ended: Collection[str] = ()) -> list[RunUsage]:
+    """Every run directory, by session and name; `ended` are the ids of sessions that ended."""
+    return [_usage(session, run, session in ended) for session, run in _runs(state)]
+
+
+def cache_bytes(state: StatePaths) -> int:
+    """What is kept of unedited files between checks; it is bounded by the number of versions."""
+    return _size(state.cache)
 
 
 def remove_expired(usages: list[RunUsage], older_than_s: float) -> int:
-    """Remove what may be removed of tests that finished so long ago; returns the bytes freed."""
+    """Remove what may be removed of runs that finished so long ago; returns the bytes freed.
+
+    Raises ValueError for a negative age.
+    """
+    if not older_than_s >= 0:
+        raise ValueError(f"an age is 0 or more, not {older_than_s:g}")
     freed = 0
     for usage in usages:
         if usage.expired(older_than_s, time.time()):
-            for folder in _removable(usage.run):
-                shutil.rmtree(folder, ignore_errors=True)
-            freed += usage.removable - sum(map(_size, _removable(usage.run)))
+            if usage.check:
+                _remove_whole(usage.run.root)
+            else:
+                for folder in _scratch(usage.run):
+                    shutil.rmtree(folder, ignore_errors=True)
+            freed += usage.removable - _removable(usage.run, usage.check)
     return freed
 
 
+def _remove_whole(folder: Path) -> None:
+    """Out of the way in one step, so that a server never finds half a check."""
+    aside = folder.with_name(f"{folder.name}.removed")
+    try:
+        folder.rename(aside)
+    except FileNotFoundError:
+        return
+    except OSError:  # left over from a removal that was cut short
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def _runs(state: StatePaths) -> Iterator[tuple[str, RunPaths]]:
-    for folder in sorted(state.sessions.glob("*/runs/*")):
-        if (folder / "plan.json").is_file():
-            yield folder.parent.parent.name, RunPaths(folder)
+    for session in sorted(state.sessions.glob("*")):
+        for kind in ("runs", "checks"):
+            for folder in sorted((session / kind).glob("*")):
+                if (folder / "plan.json").is_file():
+                    yield session.name, RunPaths(folder)
 
 
-def _removable(run: RunPaths) -> tuple[Path, ...]:
-    return run.out, run.tmp, run.home
+def _scratch(run: RunPaths) -> tuple[Path, ...]:
+    return run.out, run.kept, run.cache, run.tmp, run.home
 
 
-def _usage(session: str, run: RunPaths) -> RunUsage:
+def _removable(run: RunPaths, check: bool) -> int:
+    return _size(run.root) if check else sum(map(_size, _scratch(run)))
+
+
+def _usage(session: str, run: RunPaths, session_ended: bool) -> RunUsage:
     status = read_status(run)
     finished = None
     if status is not None and status.state in FINAL_STATES and status.ended_at:
         finished = datetime.fromisoformat(status.ended_at).timestamp()
-    return RunUsage(session, run, _size(run.root), sum(map(_size, _removable(run))), finished)
+    check = run.root.parent.name == "checks"
+    total = _size(run.root)
+    return RunUsage(session, run, check, session_ended, total, _removable(run, check), finished)
 
 
 def _size(folder: Path) -> int:

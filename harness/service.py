@@ -14,6 +14,7 @@ import hmac
 import logging
 import math
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,11 +24,12 @@ from typing import Any, TypeVar
 
 import anyio.to_thread
 
-from harness import hardware
+from harness import hardware, sandbox
 from harness.answers import Progress
 from harness.checks import static
 from harness.checks.findings import Report
 from harness.checks.static import STRUCTURAL
+from harness.datasets import datasets
 from harness.errors import CheckLimit, TestRefused
 from harness.events import (
     AnyEvent,
@@ -47,14 +49,23 @@ from harness.jobs.plan import (
     Surroundings,
     make_plan,
     prepare_run_dir,
+    read_plan,
     read_status,
     snapshot,
 )
+from harness.measured import measured
 from harness.probes import Kind, check_report, report_of, submit_check
 from harness.prompt import build_prompt, visible_decimals
 from harness.regions import EditableFile, locked_digest
 from harness.results import collect
-from harness.session import MAX_RELEASES, MAX_RESUMPTIONS, Attempt, Session, TestRequest
+from harness.session import (
+    MAX_RELEASES,
+    MAX_RESUMPTIONS,
+    Attempt,
+    Session,
+    SessionState,
+    TestRequest,
+)
 from harness.store import StaleSession, Store
 from harness.task import UNCOUNTED, Task
 from harness.workspace import RunPaths, StatePaths
@@ -151,6 +162,7 @@ class Service:
         state: StatePaths,
         data_dir: Path,
         default_profile: str | None = None,
+        sandboxed: bool = True,
     ) -> None:
         self.store = store
         self.executor = executor
@@ -159,6 +171,8 @@ class Service:
         self.state = state
         self.data_dir = data_dir
         self.default_profile = default_profile
+        self.sandboxed = sandboxed
+        """whether agents' code runs in a sandbox; without one no result is ranked"""
         self._sessions: dict[str, LiveSession] = {}
         self._loading = asyncio.Lock()
         self._watcher: asyncio.Task[None] | None = None
@@ -229,7 +243,8 @@ class Service:
         await self.in_thread(self.store.create, header, token_sha256)
         live = self._live(header, [], token_sha256)
         self._sessions[header.session] = live
-        prompt = build_prompt(task, profile, live.session.state.files, {})
+        results = await self.in_thread(measured, self.store, task, profile, header.locked_digest)
+        prompt = build_prompt(task, profile, live.session.state.files, results)
         log.info("session %s: created, task %s, profile %s", header.session, task.name, profile)
         return CreatedSession(live, token, prompt)
 
@@ -329,19 +344,22 @@ class Service:
     def _start_test(self, live: LiveSession, request: TestRequest) -> None:
         task, profile = live.task, live.profile
         assert request.queued is not None
-        manifest = self.data_dir / task.profile(profile).data.name / "manifest.json"
-        if not manifest.exists():
+        data = next(d for d in datasets(task, self.data_dir) if profile in d.profiles)
+        if not data.ready:
+            # Where it would lie is not the agent's to know.
+            remedy = f"runs: {data.remedy}" if data.can_prepare else "has to put it there."
             raise TestRefused(
-                f"Test not started, and not counted: the data set "
-                f"{task.profile(profile).data.name} is not prepared on this server. "
-                f"Its operator runs: harness data prepare {task.name} --profile {profile}"
+                f"Test not started, and not counted: the data set {data.name} is not prepared on "
+                f"this server. Its operator {remedy}"
             )
+        self._require_sandbox("Test not started, and not counted")
         known = self._known_report(live, "contract")
         if known is not None and not known.ok:
             raise TestRefused(live.session.refusal(known.findings))
         paths = self.run_paths(live, request)
         try:
-            plan = make_plan(task, profile, request.number, request.attempt, self._around(paths))
+            around = self._around(paths, self._unedited(live))
+            plan = make_plan(task, profile, request.number, request.attempt, around)
         except PlanError as error:
             raise TestRefused(f"Test not started, and not counted: {error}.") from error
         if not paths.plan.exists():
@@ -353,10 +371,51 @@ class Service:
         log.info("session %s: test #%d queued", live.session.id, request.number)
         self._advance(live, attempt)
 
-    def _around(self, paths: RunPaths) -> Surroundings:
+    def _around(self, paths: RunPaths, unedited: Mapping[str, Path] | None = None) -> Surroundings:
         gpus = [gpu.id for gpu in hardware.gpus()]
         self.state.cache.mkdir(parents=True, exist_ok=True)
-        return Surroundings(paths, self.data_dir, self.state.cache, gpus)
+        return Surroundings(
+            paths,
+            self.data_dir,
+            self.state.cache,
+            gpus,
+            sandbox=self.sandboxed,
+            unedited=unedited or {},
+        )
+
+    def _require_sandbox(self, what: str) -> None:
+        """Raises TestRefused if agents' code shall run in a sandbox and there is none."""
+        found = sandbox.find() if self.sandboxed else None
+        if isinstance(found, sandbox.Problem):
+            raise TestRefused(f"{what}: this server has no sandbox. Its operator: {found}.")
+
+    def _unedited_key(self, live: LiveSession, label: str) -> str:
+        """What a score of the unedited files can be compared with."""
+        data = live.task.profile(live.profile).data.name
+        manifest = (self.data_dir / data / "manifest.json").read_bytes()
+        digest = hashlib.sha256(manifest + live.session.state.header.locked_digest.encode())
+        return f"{live.task.name}-{live.task.version}-{label}-{digest.hexdigest()[:16]}"
+
+    def _unedited(self, live: LiveSession) -> dict[str, Path]:
+        """By stage: what scoring the unedited files left, where that was done already."""
+        stages = live.task.profile(live.profile).stages
+        known = {s.label: self.state.unedited(self._unedited_key(live, s.label)) for s in stages}
+        return {label: folder for label, folder in known.items() if folder.is_dir()}
+
+    def _keep_unedited(self, live: LiveSession, active: Attempt, paths: RunPaths) -> None:
+        """Keeps what scoring left, if the files were the unedited ones."""
+        pristine = SessionState.start(live.session.state.header).files_digest
+        if active.files_digest != pristine or not self.sandboxed:
+            return
+        for stage in live.task.profile(live.profile).stages:
+            left = paths.step(stage.label, "score").reference
+            target = self.state.unedited(self._unedited_key(live, stage.label))
+            if left.is_dir() and not target.exists():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}")
+                shutil.copytree(left, temporary)
+                with contextlib.suppress(OSError):  # another test may have been first
+                    temporary.rename(target)
 
     def _advance(self, live: LiveSession, attempt: Attempt) -> Report | None:
         """Take a test that has not begun one step on: to its check, or from that to the executor.
@@ -424,6 +483,7 @@ class Service:
         None while they go on. Raises CheckLimit if this session has asked for too many.
         """
         session = live.session
+        self._require_sandbox("Nothing was run")
         digest, files = session.state.files_digest, dict(session.state.files)
         static_findings = session.static_findings()
         report = Report(tuple(static_findings))
@@ -563,6 +623,8 @@ class Service:
                 live, active, report_of(paths, status, self._files_of(live, paths))
             )
         log.info("session %s: test #%d finished", live.session.id, active.number)
+        if status.state == "finished":
+            self._keep_unedited(live, active, paths)
         return collect(
             live.task,
             live.profile,
@@ -576,10 +638,17 @@ class Service:
                 "seed": active.seed,
                 "files_digest": active.files_digest,
                 "locked_digest": live.session.state.header.locked_digest,
-                "sandbox": "none",
+                "sandbox": self._sandbox_name(paths),
                 **hardware.description(),
             },
         )
+
+    def _sandbox_name(self, paths: RunPaths) -> str:
+        """What the run's confined steps ran in; the plan says whether they had to."""
+        if not read_plan(paths).sandbox:
+            return "none"
+        found = sandbox.find()
+        return sandbox.version(found) if isinstance(found, str) else "bubblewrap"
 
     def _refused(self, live: LiveSession, active: Attempt, report: Report) -> AnyEvent:
         log.info("session %s: test #%d refused", live.session.id, active.number)

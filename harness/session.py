@@ -432,7 +432,8 @@ class Session:
         if result is None:
             raise NothingToSubmit(f"There is no test #{number}. {choice}")
         if not result.scored:
-            raise NothingToSubmit(f"Test #{number} has no score, since a stage failed. {choice}")
+            why = "its audit failed" if result.void is not None else "a stage failed"
+            raise NothingToSubmit(f"Test #{number} has no score, since {why}. {choice}")
         return Submitted(number=number, by="agent")
 
     def submission_answer(self, number: int) -> Answer:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+FLAGS = ("host", "port", "profile")
+"""settings that `harness serve` also takes as flags of the same name"""
+
+
+class SettingsError(ValueError):
+    """Settings that can't be; a line for each names the variable, its value, what it may be."""
 
 
 class Settings(BaseSettings):
@@ -24,6 +33,10 @@ class Settings(BaseSettings):
 
     database_url: str | None = None
     """An SQLAlchemy URL; an SQLite file in the state folder if left out."""
+
+    sandbox: Literal["bubblewrap", "none"] = "bubblewrap"
+    """What agents' code runs in. `none`: with the rights of the server's user; results then say so
+    and are never ranked."""
 
     executor: str = "local"
     """Where tests run: a name from `harness.jobs.EXECUTORS`."""
@@ -50,3 +63,37 @@ class Settings(BaseSettings):
         if self.database_url:
             return self.database_url
         return f"sqlite:///{(self.state_dir / 'harness.sqlite3').absolute()}"
+
+
+def read_settings() -> Settings:
+    """The settings that the environment gives. Raises SettingsError."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        lines = [
+            bad_setting(str(found["loc"][0]), found["input"], _may_be(str(found["loc"][0]), found))
+            for found in error.errors()
+        ]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def bad_setting(name: str, value: object, may_be: str) -> str:
+    """One line for a setting, by its field's name."""
+    flag = f" (or --{name})" if name in FLAGS else ""
+    return f"HARNESS_{name.upper()}{flag} is {str(value)!r}; it may be {may_be}"
+
+
+def one_of(choices: Iterable[str]) -> str:
+    return f"one of: {', '.join(choices)}"
+
+
+def _may_be(name: str, found: Any) -> str:
+    """What values a field takes, as far as its type tells."""
+    field = Settings.model_json_schema()["properties"].get(name, {})
+    match field:
+        case {"type": "integer", "minimum": least, "maximum": most}:
+            return f"a whole number from {least} to {most}"
+        case {"type": "integer", "minimum": least}:
+            return f"a whole number, {least} or more"
+    message = str(found["msg"])
+    return f"what this asks for: {message[:1].lower()}{message[1:]}"

@@ -27,6 +27,7 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    or_,
     select,
     update,
 )
@@ -160,6 +161,24 @@ class Store:
                 SessionRow(row.id, row.created_at, row.task, row.profile, row.closed_at is not None)
                 for row in connection.execute(query)
             ]
+
+    def finished_tests(
+        self, task: str, profile: str, files_digests: Sequence[str]
+    ) -> list[AnyEvent]:
+        """Finished tests, in any session, that speak of one of these files; newest first.
+
+        Without their private parts.
+        """
+        query = (
+            select(events.c.body)
+            .join(sessions, sessions.c.id == events.c.session_id)
+            .where(sessions.c.task == task, sessions.c.profile == profile)
+            .where(events.c.type == "test_finished")
+            .where(or_(*(events.c.body.contains(digest) for digest in files_digests)))
+        )
+        with self.engine.connect() as connection:
+            found = [_event(body, None) for body in connection.execute(query).scalars()]
+        return sorted(found, key=lambda event: event.at or datetime.min, reverse=True)
 
     def check(self) -> None:
         """Raise SQLAlchemyError if the database does not answer."""

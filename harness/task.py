@@ -21,13 +21,17 @@ from harness.constraints import Constraints
 from harness.metrics import CurvePoint, Scores, read_curve, read_scores
 from harness.workspace import SAFE_NAME
 
-Role = Literal["contract", "preflight", "run", "score"]
+Role = Literal["contract", "reference", "preflight", "feed", "run", "serve", "score"]
 HALVES: tuple[Role, ...] = ("run", "score")
-ROLES: tuple[Role, ...] = ("preflight", *HALVES)
-"""What a stage's script may be called with, in order."""
-UNCOUNTED: frozenset[Role] = frozenset({"contract", "preflight"})
-"""Checks: a test that one of them refuses is not counted."""
 """The halves of a stage, in the order in which they run."""
+ROLES: tuple[Role, ...] = ("reference", "preflight", "feed", "run", "serve", "score")
+"""What a stage's script may be called with, in this order."""
+COMPANIONS: Mapping[Role, Role] = {"feed": "run", "serve": "score"}
+"""Roles that work beside another one and end with it; the others are steps of a test."""
+UNCOUNTED: frozenset[Role] = frozenset({"contract", "reference", "preflight"})
+"""Checks: a test that one of them refuses is not counted."""
+CONFINED: frozenset[Role] = frozenset({"contract", "preflight", "run", "serve"})
+"""Roles whose processes import the edited files: they run in the sandbox."""
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -176,13 +180,36 @@ class Limits(_Part):
     """Wall clock of the `score` half, in seconds."""
     preflight_s: Seconds | None = None
     """Wall clock of the uncounted first steps at full size, in seconds."""
+    reference_s: Seconds | None = None
+    """Wall clock of measuring the unedited files, in seconds."""
     log_bytes: PositiveCount = 16 << 20
     """Most that one step may print."""
+    disk_bytes: PositiveCount = 64 << 30
+    """Most that `run` and `preflight` may write, caches and checkpoints included."""
+    memory_bytes: PositiveCount | None = None
+    """Most memory that a step's processes may hold together; nine tenths of the machine's if left
+    out."""
+    processes: PositiveCount = 512
+    """Most processes that a step may have at once."""
 
     def seconds(self, role: Role) -> float | None:
         """The wall clock limit of a role."""
-        by_role = {"preflight": self.preflight_s, "run": self.run_s, "score": self.score_s}
+        by_role = {
+            "reference": self.reference_s,
+            "preflight": self.preflight_s,
+            "run": self.run_s,
+            "score": self.score_s,
+        }
         return by_role.get(role)
+
+
+class Keep(_Part):
+    """A file that `run` leaves for scoring."""
+
+    file: Name
+    """Its name in HARNESS_OUT."""
+    bytes: PositiveCount
+    """The largest that it may be."""
 
 
 class Stage(_Part):
@@ -195,13 +222,25 @@ class Stage(_Part):
     script: RelativePath
     """A bash script below the task's folder, called with its role as only argument."""
     roles: tuple[Role, ...] = Field(default=HALVES, min_length=1)
-    """What its script is called with: its halves, and before them perhaps `preflight`."""
+    """What its script is called with: its halves, before them perhaps `reference` and `preflight`,
+    and beside them perhaps `feed` and `serve`."""
+    keeps: tuple[Keep, ...] = ()
+    """What of `run`'s output is hashed, put out of reach, and given to `serve` and `score`."""
     needs: tuple[str, ...] = ()
     """Names of earlier stages without whose success this one is skipped."""
     gpus: Count = 0
     """How many GPUs it is given."""
     limits: Limits
     """A limit for each of its roles."""
+
+
+class SandboxContents(_Part):
+    """What the sandbox holds besides the run's files, the stages' scripts and the interpreter."""
+
+    packages: tuple[str, ...] = ()
+    """Installed distributions; what they require comes along."""
+    code: tuple[RelativePath, ...] = ()
+    """Files and folders of the task's own code, below `root`, that confined roles run."""
 
 
 class Contract(_Part):
@@ -227,6 +266,8 @@ class Profile(_Part):
 
     title: str = ""
     """One line on its size and cost, for people."""
+    details: str = ""
+    """What its tests run (sizes, steps), for agents, who cannot see the scripts."""
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**32)] = 42
     """HARNESS_SEED of every test."""
     data: Data
@@ -299,6 +340,8 @@ class Task(_Part):
     """By name."""
     contract: Contract | None = None
     """The check that runs the edited files; none if left out."""
+    sandbox: SandboxContents = SandboxContents()
+    """What confined roles find in the sandbox."""
     max_step_ratio: Annotated[float, Field(gt=0)] = 2.0
     """How many times as long as the unedited files' a training step may take."""
     baselines: tuple[Name, ...] = ()
@@ -562,6 +605,9 @@ def _check(task: Task) -> Iterator[tuple[Loc, str]]:
         yield ("instruction",), f"no such file: {task.instruction}"
     if task.contract and not (task.folder / task.contract.script).is_file():
         yield ("contract", "script"), f"no such file: {task.contract.script}"
+    for position, path in enumerate(task.sandbox.code):
+        if not (task.root_folder / path).exists():
+            yield ("sandbox", "code", position), f"no such file or folder: {path}"
     for name, profile in task.profiles.items():
         yield from _check_profile(task, name, profile)
     yield from _check_metrics(task)
@@ -587,8 +633,15 @@ def _check_profile(task: Task, name: str, profile: Profile) -> Iterator[tuple[Lo
         if list(stage.roles) != [role for role in ROLES if role in stage.roles]:
             yield (*here, "roles"), f"must be some of {', '.join(ROLES)}, each once, in this order"
         for role in stage.roles:
-            if stage.limits.seconds(role) is None:
+            if role not in COMPANIONS and stage.limits.seconds(role) is None:
                 yield (*here, "limits"), f"{role}_s is missing"
+            if role in COMPANIONS and COMPANIONS[role] not in stage.roles:
+                yield (
+                    (*here, "roles"),
+                    f"`{role}` works beside `{COMPANIONS[role]}`, which is missing",
+                )
+        if stage.keeps and "run" not in stage.roles:
+            yield (*here, "keeps"), "is what `run` leaves, and there is no `run`"
         earlier = [s.name for s in profile.stages[:index]]
         for position, need in enumerate(stage.needs):
             if need not in earlier:

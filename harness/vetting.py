@@ -14,14 +14,14 @@ from typing import Any
 
 import yaml
 
-from harness import hardware
+from harness import hardware, sandbox
 from harness.checks import static
 from harness.checks.findings import Finding, Report
 from harness.checks.static import STRUCTURAL
 from harness.edits import apply_edit
 from harness.errors import AgentError
 from harness.jobs.local import LocalExecutor
-from harness.jobs.plan import Surroundings
+from harness.jobs.plan import Surroundings, make_check_plan
 from harness.probes import Kind, check_report, submit_check
 from harness.regions import EditableFile
 from harness.task import Task
@@ -32,6 +32,10 @@ POLL_SECONDS = 0.1
 
 class CasesError(ValueError):
     """The file of edits cannot be used; the message says where and why."""
+
+
+class NoSandbox(RuntimeError):
+    """The edits cannot be run safely; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -74,29 +78,51 @@ def read_cases(path: Path) -> list[Case]:
         raise CasesError(f"{path}: {reason}") from None
     try:
         value = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except yaml.MarkedYAMLError as error:
+        raise CasesError(f"{path}: {_marked(error)}") from None
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise CasesError(f"{path}: {str(error).splitlines()[0]}") from None
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise CasesError(f"{path}: give a list of edits, or of objects with 'name' and 'edits'")
-    if not any("edits" in item for item in value):
+    if all("op" in item and "edits" not in item for item in value):
         return [Case(path.stem, tuple(value))]
     cases = []
     for position, item in enumerate(value, start=1):
-        edits = item.get("edits")
+        if "edits" not in item:
+            raise CasesError(
+                f"{path}: item {position} has neither 'op', as an edit, nor 'edits', as a case"
+            )
+        edits = item["edits"]
         if not isinstance(edits, list) or not all(isinstance(edit, dict) for edit in edits):
             raise CasesError(f"{path}: case {position}: 'edits' must be a list of edits")
         cases.append(Case(str(item.get("name", position)), tuple(edits)))
     return cases
 
 
+def _marked(error: yaml.MarkedYAMLError) -> str:
+    """What is wrong with the YAML and where, in one line."""
+    said = ", ".join(part for part in (error.context, error.problem) if part)
+    mark = error.problem_mark or error.context_mark
+    return f"line {mark.line + 1}, column {mark.column + 1}: {said}" if mark else said
+
+
 def vet(
-    task: Task, profile: str | None, cases: Sequence[Case], state_dir: Path, data_dir: Path
+    task: Task,
+    profile: str | None,
+    cases: Sequence[Case],
+    state_dir: Path,
+    data_dir: Path,
+    *,
+    sandboxed: bool = True,
 ) -> Iterator[Verdict]:
     """The verdicts in the order of the cases, each once it is known.
 
     With a profile its preflight is taken too. Raises plan.PlanError if that needs more GPUs than
-    there are.
+    there are, NoSandbox if the edits shall run in a sandbox and there is none.
     """
+    found = sandbox.find() if sandboxed else None
+    if isinstance(found, sandbox.Problem):
+        raise NoSandbox(f"there is no sandbox to run the edits in: {found}")
     kinds: list[Kind] = ["contract"] if task.contract is not None else []
     gpus = 0
     if profile is not None:
@@ -105,8 +131,12 @@ def vet(
     profile = profile or next(iter(task.profiles))
     cores = os.cpu_count() or 1
     with _scratch() as scratch, _executor(1 if gpus else cores) as (executor, runs):
+        for kind in kinds:  # nothing is run if one of the checks cannot be
+            make_check_plan(
+                task, profile, kind, _around(scratch / kind, data_dir, state_dir, sandboxed)
+            )
         vetted = [
-            _Vetted(task, profile, case, scratch / str(n), data_dir, state_dir)
+            _Vetted(task, profile, case, scratch / str(n), data_dir, state_dir, sandboxed)
             for n, case in enumerate(cases)
         ]
         for one in vetted:
@@ -121,10 +151,17 @@ class _Vetted:
     """One case on its way through the checks."""
 
     def __init__(
-        self, task: Task, profile: str, case: Case, folder: Path, data: Path, state: Path
+        self,
+        task: Task,
+        profile: str,
+        case: Case,
+        folder: Path,
+        data: Path,
+        state: Path,
+        sandboxed: bool,
     ) -> None:
         self.task, self.profile, self.folder = task, profile, folder
-        self.data, self.state = data, state
+        self.data, self.state, self.sandboxed = data, state, sandboxed
         self.verdict = Verdict(case.name)
         self.pristine = {
             file.name: EditableFile.from_text(
@@ -158,15 +195,10 @@ class _Vetted:
     def _submit(self, executor: LocalExecutor) -> None:
         if not self._waiting:
             return
-        paths = self._paths()
-        gpus = [gpu.id for gpu in hardware.gpus()]
-        cache = self.state / "cache"
-        cache.mkdir(parents=True, exist_ok=True)
-        # One thread a case: the cases share the cores.
-        around = Surroundings(paths, self.data, cache, gpus, threads=1)
-        self._runs.append(paths)
         kind = self._waiting[0]
+        around = _around(self.folder / kind, self.data, self.state, self.sandboxed)
         submit_check(executor, self.task, self.profile, kind, self.files, around)
+        self._runs.append(around.paths)
 
     def _paths(self) -> RunPaths:
         return RunPaths(self.folder / self._waiting[0])
@@ -185,6 +217,14 @@ class _Vetted:
         self._waiting = self._waiting[1:] if report.ok else []
         self._submit(executor)
         return not self._waiting
+
+
+def _around(folder: Path, data_dir: Path, state_dir: Path, sandboxed: bool) -> Surroundings:
+    cache = state_dir / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    gpus = [gpu.id for gpu in hardware.gpus()]
+    # One thread a case: the cases share the cores.
+    return Surroundings(RunPaths(folder), data_dir, cache, gpus, threads=1, sandbox=sandboxed)
 
 
 @contextmanager

@@ -55,8 +55,12 @@ class StatePaths:
 
     @property
     def cache(self) -> Path:
-        """What checks measured of unedited files, kept between tests."""
+        """What was measured of unedited files, kept between tests."""
         return self.root / "cache"
+
+    def unedited(self, key: str) -> Path:
+        """What scoring the unedited files left, for comparison; by task, profile and stage."""
+        return self.cache / "unedited" / safe_name(key)
 
     def session(self, session_id: str) -> SessionPaths:
         return SessionPaths(self.sessions / safe_name(session_id))
@@ -102,6 +106,11 @@ class StepPaths:
         """What a `score` half leaves."""
         return self.root / "metrics.json"
 
+    @property
+    def reference(self) -> Path:
+        """What a `score` half leaves for comparison with others, if the files were unedited."""
+        return self.root / "reference"
+
 
 @dataclass(frozen=True)
 class RunPaths:
@@ -139,12 +148,35 @@ class RunPaths:
     def step(self, label: str, role: str) -> StepPaths:
         return StepPaths(self.steps / f"{safe_name(label)}.{safe_name(role)}")
 
+    @property
+    def cache(self) -> Path:
+        """HARNESS_CACHE of the confined steps; it dies with the run."""
+        return self.root / "cache"
+
+    @property
+    def kept(self) -> Path:
+        """What the `run` halves left for scoring, out of their reach and hashed."""
+        return self.root / "kept"
+
+    @property
+    def feed(self) -> Path:
+        """Holds the socket between training and its feeder."""
+        return self.root / "feed"
+
+    @property
+    def feed_socket(self) -> Path:
+        return self.feed / "socket"
+
+    def server(self, label: str) -> Path:
+        """How the processes of a stage's role `serve` are started."""
+        return self.root / f"serve.{safe_name(label)}.json"
+
     def role_out(self, label: str, role: str) -> Path:
-        """HARNESS_OUT of a step: shared by the `run` halves; a `score` has its own folder.
+        """HARNESS_OUT of a step: shared by the `run` halves; `score` and `feed` have their own.
 
         A check runs the agent's code, so what it writes lies apart from the step's log and exit.
         """
-        if role == "score":
+        if role in ("score", "feed"):
             return self.step(label, role).root
         if role == "run":
             return self.out

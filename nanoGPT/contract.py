@@ -25,7 +25,8 @@ batch-independence and not-deterministic in training, not-deterministic where ev
 random numbers.
 
 Guaranteed: a leak that moves any logit of the probes is found, however small, in the states,
-modes, lengths and batch sizes that are tried, and no honest model is refused for rounding.
+modes, lengths and batch sizes that are tried; and no honest model is refused for rounding of up to
+1e-5 of its largest logit, if it runs in float64, where a leak stays and rounding does not.
 Not guaranteed: anything against code that knows it is probed. It runs in this process, could look
 at the sizes (a width, a token or a position of the full profile), at the device, or at the clock,
 and could change what this file reports. The audit after scoring is the boundary for that.
@@ -54,7 +55,7 @@ from probes.forward import compiled, forwards
 from probes.report import Report, TimeUp, changed_lines, choose_line
 from probes.state import seed_everything
 from probes.subject import Call, Subject
-from probes.training import Trainer, age, fresh, perturb, scalars
+from probes.training import Trainer, age, counted, fresh, perturb
 
 FILE = "nanoGPT/custom_pretrain.py"
 
@@ -66,6 +67,7 @@ SIZES: tuple[dict[str, Any], ...] = (
      "bias": True, "dropout": 0.1},
 )  # fmt: skip
 WIDE = {"n_layer": 24, "n_head": 2, "n_embd": 32, "block_size": 1024, "vocab_size": 50304}
+TINY = {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 128, "vocab_size": 4096}
 
 _numbers = itertools.count()
 
@@ -119,6 +121,7 @@ def _examine(path: Path, report: Report, seed: int, quick: bool) -> None:
     if subjects and not quick:
         compiled(module, SIZES[0], seed, report)
         wide(module, seed, settings.max_iters, report)
+        own_sizes(module, seed, settings.max_iters, report)
     # What is made under inference_mode cannot take part in a backward pass, and an edit may keep
     # it: last of all.
     for subject in subjects:
@@ -198,16 +201,18 @@ def examine_size(
     perturb(subject, 0.5, 0.5)
     subject.keep("all parameters moved at random by 0.5")
     pairs.independence(subject, report, few, lenient=True)
-    for sigma, name in ((1, "up"), (-1, "down"), (30, "far")) if own else ():
+    # A gate may start far from where it opens.
+    ways = ((1, "up"), (-1, "down"), (30, "far"), (1000, "up"), (-1000, "down"))
+    for sigma, name in ways if own else ():
         moved.restore()
         subject.keep()
-        perturb(subject, 0.0, sigma, one_way=abs(sigma) == 1)
+        perturb(subject, 0.0, sigma, one_way=name != "far")
         subject.keep(f"the edit's own parameters moved {name} at random by {abs(sigma)}")
         pairs.independence(subject, report, few, lenient=True)
 
     start.restore()
     subject.keep("at initialisation")
-    before = scalars(subject)
+    before = counted(subject, module)
     trainer = Trainer(subject, settings, report)
     if not trainer.take((0, 1, 2)):
         return True
@@ -229,12 +234,28 @@ def examine_size(
         subject.prepare(call)
         with report.guard("exception", f"{call}, {subject.state}"):
             subject.call(call, *[subject.ids("natural", 2, subject.config.block_size)] * 2)
-    age(subject, before)
+    restore = age(subject, module, before)
     subject.keep("after 6 optimizer steps, with counters at a million")
     pairs.independence(subject, report, few, lenient=True)
+    restore()
     trained.restore()
     subject.keep("after 6 optimizer steps")
     return True
+
+
+def own_sizes(module: ModuleType, seed: int, step: int, report: Report) -> None:
+    """The tiny profile as it is, with the batches and lengths of the profiles for CPUs."""
+    subject = construct(module, TINY, seed, report)
+    if subject is None:
+        return
+    perturb(subject, 0.02, 0.02)
+    subject.keep("at the tiny profile's size, all parameters moved at random by 0.02")
+    for b, t, train in ((8, 128, False), (8, 128, True), (1, 128, False), (4, 64, True)):
+        call = Call(train, step, targets=False)
+        ids = subject.ids("natural", b, t)
+        with report.guard("exception", f"b={b}, t={t}, {call}, {subject.state}"):
+            if pairs.repeats(subject, report, call, ids, ids):
+                pairs.causality(subject, report, call, ids, ids, (t // 2,))
 
 
 def wide(module: ModuleType, seed: int, step: int, report: Report) -> None:

@@ -7,9 +7,9 @@ and progress are in data.py, checkpoint.py and progress.py beside it. Importing 
     torchrun --standalone --nproc_per_node=2 nanoGPT/custom_pretrain.py   one process a GPU
 
 The same sequences, random numbers and losses come of any number of processes.
-The environment says the rest: HARNESS_DATA is the folder with train.bin, monitor.bin and
-meta.json, HARNESS_SEED the seed. To HARNESS_OUT go ckpt_<label>.safetensors and its JSON, with
-HARNESS_STAGE as label, and until then resume.pt, from which an interrupted run goes on.
+The environment says the rest: HARNESS_CHANNEL names the feeder that sends the tokens, or else
+HARNESS_DATA the folder to read them from; HARNESS_SEED is the seed. To HARNESS_OUT go
+ckpt_<label>.safetensors and its JSON, with HARNESS_STAGE as label, and until then resume.pt.
 """
 
 from __future__ import annotations
@@ -342,8 +342,8 @@ def evaluate(model, batches, seed, step, amp, device, world) -> float:
 
 def train(s: TrainConfig, rank: int, world: int) -> None:
     """Trains, evaluates and saves, as one of `world` ranks."""
-    if "HARNESS_DATA" not in os.environ or "HARNESS_OUT" not in os.environ:
-        raise progress.StageError("set HARNESS_DATA and HARNESS_OUT to the two folders to use.")
+    if "HARNESS_OUT" not in os.environ:
+        raise progress.StageError("set HARNESS_OUT to the folder that receives the checkpoint.")
     out, label = Path(os.environ["HARNESS_OUT"]), os.environ.get("HARNESS_STAGE", "gpt")
     seed = int(os.environ.get("HARNESS_SEED", "42"))
     if s.device == "cuda" and not torch.cuda.is_available():
@@ -376,7 +376,7 @@ def train(s: TrainConfig, rank: int, world: int) -> None:
         if measure:
             for buffer in model.buffers() if world > 1 else ():
                 dist.broadcast(buffer, 0)  # what is measured is what rank 0 saves
-            val_loss = evaluate(compiled, feed.monitor(), seed, step, amp, device, world)
+            val_loss = evaluate(compiled, feed.monitor(step), seed, step, amp, device, world)
         if step == s.max_iters:
             break
         model.zero_grad(set_to_none=True)

@@ -1,18 +1,16 @@
-"""The tokens that training reads. Nothing else in this folder opens a shard.
+"""The tokens that training reads: the only way to them.
 
 A training process asks a `Feed` for two things only: the micro-batches of a step, each step once
-and in order, and the monitor windows, once at each evaluation. So whatever serves those two calls
-can stand in for `ShardFeed`, which reads `train.bin` and `monitor.bin` itself.
-
-Which sequences make up a step depends on (seed, step, index in the global batch) alone: not on the
-rank, nor on how many ranks share the work, nor on what was read before.
+and in order, and the monitor windows, once at each evaluation. `StreamFeed` gets them from a
+feeder, a process of its own that holds the shards (feeder.py); `ShardFeed` reads the shards itself.
+Both give the same batches.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,9 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from progress import RankError, StageError
-
-TOKEN_DTYPE = np.dtype("<u2")
-HOW_TO_PREPARE = "Prepare it with: python nanoGPT/prepare_data.py shakespeare --out DIR"
+from shards import ForeignToken, Rows, ShardError, Shards, Sizes
 
 
 @dataclass(frozen=True)
@@ -45,33 +41,26 @@ class Feed(Protocol):
     def train(self, step: int) -> Iterator[MicroBatch]:
         """This rank's micro-batches of `step`; possibly none where ranks outnumber them."""
 
-    def monitor(self) -> Iterator[MicroBatch]:
-        """This rank's share of the fixed monitor windows, always the same ones in order."""
+    def monitor(self, step: int) -> Iterator[MicroBatch]:
+        """This rank's share of the fixed monitor windows, for the evaluation before `step`."""
 
 
-def sequence_starts(seed: int, step: int, count: int, span: int) -> NDArray[np.int64]:
-    """First token of each sequence of a global batch: (count,) positions in 0..span-1.
+def open_feed(sizes: Sizes, seed: int, rank: int, world: int, device: torch.device) -> Feed:
+    """The feed of one of `world` ranks: from the feeder that HARNESS_CHANNEL names, or else from
+    the folder that HARNESS_DATA names.
 
-    A counter-based generator keyed by (seed, step) gives any step without the steps before it, and
-    its raw words are the same in every version of numpy.
+    Raises:
+        StageError: neither is set, or the folder cannot be used.
     """
-    words = np.random.Philox(key=[seed, step]).random_raw(count)
-    return (words % np.uint64(span)).astype(np.int64)
+    if "HARNESS_CHANNEL" in os.environ:
+        return StreamFeed(rank, world, device)
+    if "HARNESS_DATA" not in os.environ:
+        raise StageError("set HARNESS_DATA to the folder with the tokens.")
+    return ShardFeed(Path(os.environ["HARNESS_DATA"]), seed, sizes, rank, world, device)
 
 
 class ShardFeed:
-    """Reads uint16 token files from a folder holding train.bin, monitor.bin and meta.json.
-
-    Args:
-        folder: the data folder of the run role.
-        seed: which order of sequences; not negative.
-        block_size: tokens in a sequence.
-        vocab_size: ids that the model knows; every token read is below it.
-        global_batch: sequences in a step, over all ranks.
-        micro_batch: sequences in one forward pass.
-        eval_windows: monitor windows at most in an evaluation.
-        rank, world: which share of how many.
-        device: where the tensors go.
+    """Reads the shards in `folder`.
 
     Raises:
         StageError: a file is missing, too short, or not made for this vocabulary.
@@ -80,127 +69,93 @@ class ShardFeed:
     def __init__(
         self,
         folder: Path,
-        *,
         seed: int,
-        block_size: int,
-        vocab_size: int,
-        global_batch: int,
-        micro_batch: int,
-        eval_windows: int,
+        sizes: Sizes,
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        self._seed = seed
-        self._block_size = block_size
-        self._vocab_size = vocab_size
-        self._global_batch = global_batch
-        self._micro_batch = micro_batch
-        self._rank = rank
-        self._world = world
-        self._device = torch.device(device)
-        meta = _read_meta(folder)
-        ids = meta["vocab_size"]
-        if ids > vocab_size:
-            raise StageError(
-                f"the data has {ids} token ids, the model knows {vocab_size}. "
-                f"Pass --vocab_size={ids} or more."
-            )
-        self._train = _open_tokens(folder, "train", meta, block_size)
-        self._monitor = _open_tokens(folder, "monitor", meta, block_size)
-        windows = min(eval_windows, (len(self._monitor) - 1) // block_size)
-        self._window_starts = np.arange(windows, dtype=np.int64) * block_size
+        self._rank, self._world, self._device = rank, world, torch.device(device)
+        try:
+            self._shards = Shards(folder, seed, sizes)
+        except ShardError as error:
+            raise StageError(str(error)) from error
 
     def train(self, step: int) -> Iterator[MicroBatch]:
         """This rank's micro-batches of `step`."""
-        span = len(self._train) - self._block_size
-        starts = sequence_starts(self._seed, step, self._global_batch, span)
-        return self._share(self._train, starts, "train.bin")
+        return self._placed(self._shards.train(step, self._rank, self._world))
 
-    def monitor(self) -> Iterator[MicroBatch]:
-        """This rank's share of the monitor windows, which follow each other without a gap."""
-        return self._share(self._monitor, self._window_starts, "monitor.bin")
+    def monitor(self, step: int) -> Iterator[MicroBatch]:
+        """This rank's share of the monitor windows, the same at every step."""
+        return self._placed(self._shards.monitor(self._rank, self._world))
 
-    def _share(
-        self, tokens: NDArray[np.uint16], starts: NDArray[np.int64], name: str
-    ) -> Iterator[MicroBatch]:
-        pieces = range(0, len(starts), self._micro_batch)
-        for index in range(self._rank, len(pieces), self._world):
-            chosen = starts[pieces[index] : pieces[index] + self._micro_batch]
-            rows = np.stack([tokens[s : s + self._block_size + 1] for s in chosen])
-            largest = int(rows.max())
-            if largest >= self._vocab_size:
-                raise RankError(
-                    f"{name} holds token id {largest}, beyond the model's vocabulary of "
-                    f"{self._vocab_size} ids. Prepare the data again or raise --vocab_size."
-                )
-            block = torch.from_numpy(rows.astype(np.int64))
-            yield MicroBatch(index, self._place(block[:, :-1]), self._place(block[:, 1:]))
+    def _placed(self, rows: Iterable[Rows]) -> Iterator[MicroBatch]:
+        try:
+            for part in rows:
+                yield _place(part.index, part.tokens, self._device)
+        except ForeignToken as error:
+            raise RankError(str(error)) from error
 
-    def _place(self, block: torch.Tensor) -> torch.Tensor:
+
+class StreamFeed:
+    """Takes what the feeder sends: every batch once, in the order of the run.
+
+    It connects at its first use, and says from which step on this run needs batches.
+    """
+
+    def __init__(self, rank: int, world: int, device: torch.device) -> None:
+        self._rank, self._world, self._device = rank, world, device
+        self._line: Any = None
+        self._memory: Any = None
+        self._shape = (0, 0)
+        self._next: dict[str, Any] | None = None
+
+    def train(self, step: int) -> Iterator[MicroBatch]:
+        """This rank's micro-batches of `step`."""
+        return self._take("train", step)
+
+    def monitor(self, step: int) -> Iterator[MicroBatch]:
+        """This rank's share of the monitor windows."""
+        return self._take("monitor", step)
+
+    def _take(self, kind: str, step: int) -> Iterator[MicroBatch]:
+        """What the feeder has of this kind for this step, up to the end mark."""
+        import channel  # only where a feeder is: the harness puts it on the path
+
+        try:
+            if self._line is None:
+                self._connect(channel, step)
+            while True:
+                self._line.send({"next": [kind, step]})
+                part = self._line.receive()
+                if "refused" in part:
+                    raise StageError(f"the feeder gives no tokens: {part['refused']}")
+                if part.get("end"):
+                    return
+                view = self._memory.view(np.uint16, (part["rows"], self._shape[1]), 0)
+                yield _place(part["index"], view, self._device)
+        except channel.ChannelClosed as error:
+            raise RankError(f"the feeder of tokens is gone ({error}).") from error
+
+    def _connect(self, channel: Any, step: int) -> None:
+        self._line = channel.connect()
+        weakref.finalize(self, self._line.close)
+        self._line.send({"rank": self._rank, "world": self._world, "start": step})
+        hello, fd = self._line.receive_with_fd()
+        self._memory = channel.Memory(fd)
+        self._shape = (hello["rows"], hello["span"])
+
+
+def _place(index: int, rows: NDArray[np.uint16], device: torch.device) -> MicroBatch:
+    """The rows as inputs and targets on the device."""
+    block = torch.from_numpy(rows.astype(np.int64))
+
+    def placed(part: torch.Tensor) -> torch.Tensor:
         # Always a copy: what shares memory with the inputs must not hold the targets.
-        block = block.clone(memory_format=torch.contiguous_format)
-        if self._device.type == "cpu":
-            return block
+        part = part.clone(memory_format=torch.contiguous_format)
+        if device.type == "cpu":
+            return part
         # Pinned memory lets the copy run behind the computation of the micro-batch before.
-        return block.pin_memory().to(self._device, non_blocking=True)
+        return part.pin_memory().to(device, non_blocking=True)
 
-
-class Sizes(Protocol):
-    """The settings that decide how a feed cuts its tokens."""
-
-    block_size: int
-    vocab_size: int
-    global_batch: int
-    micro_batch: int
-    eval_windows: int
-
-
-def open_feed(sizes: Sizes, seed: int, rank: int, world: int, device: torch.device) -> Feed:
-    """The feed of one of `world` ranks, from the folder that HARNESS_DATA names."""
-    return ShardFeed(
-        Path(os.environ["HARNESS_DATA"]),
-        seed=seed,
-        block_size=sizes.block_size,
-        vocab_size=sizes.vocab_size,
-        global_batch=sizes.global_batch,
-        micro_batch=sizes.micro_batch,
-        eval_windows=sizes.eval_windows,
-        rank=rank,
-        world=world,
-        device=device,
-    )
-
-
-def _read_meta(folder: Path) -> dict[str, Any]:
-    path = folder / "meta.json"
-    if not path.is_file():
-        raise StageError(f"no data: meta.json is missing from HARNESS_DATA. {HOW_TO_PREPARE}")
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise StageError(f"meta.json is not JSON ({error}). {HOW_TO_PREPARE}") from error
-    if not isinstance(meta, dict) or not isinstance(meta.get("vocab_size"), int):
-        raise StageError(f"meta.json has no whole number 'vocab_size'. {HOW_TO_PREPARE}")
-    return meta
-
-
-def _open_tokens(
-    folder: Path, split: str, meta: dict[str, Any], block_size: int
-) -> NDArray[np.uint16]:
-    path = folder / f"{split}.bin"
-    if not path.is_file():
-        raise StageError(f"no data: {path.name} is missing from HARNESS_DATA. {HOW_TO_PREPARE}")
-    count = path.stat().st_size // TOKEN_DTYPE.itemsize
-    # An interrupted copy leaves a shorter file, which would train without a word.
-    declared = meta.get("splits", {}).get(split, {}).get("tokens", count)
-    if count != declared:
-        raise StageError(
-            f"{path.name} holds {count} tokens where meta.json says {declared}. {HOW_TO_PREPARE}"
-        )
-    if count <= block_size:
-        raise StageError(
-            f"{path.name} holds {count} tokens, a sequence needs {block_size + 1}. {HOW_TO_PREPARE}"
-        )
-    tokens: NDArray[np.uint16] = np.memmap(path, dtype=TOKEN_DTYPE, mode="r", shape=(count,))
-    return tokens
+    return MicroBatch(index, placed(block[:, :-1]), placed(block[:, 1:]))

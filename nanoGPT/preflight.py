@@ -1,20 +1,23 @@
 """The first steps of an edited training file at full size, before a test is spent on it.
 
+    python -P nanoGPT/preflight.py --reference --key=value ...
     python -P nanoGPT/preflight.py [--memory-gib=N] --key=value ...
 
-Takes real optimizer steps with the settings of the run, on random tokens and one GPU, with the
-edited file in a process of its own (preflight_steps.py), and compares them with the unedited
-file's, measured on the same machine once and kept in HARNESS_CACHE. Writes findings.json to
-HARNESS_OUT and exits 0 whatever it finds; 1 says that the check itself could not be made.
+The first measures the unedited file on this machine, once, and keeps that in HARNESS_CACHE; to
+HARNESS_OUT go measured.json and a compile cache. The second is the check: it takes real optimizer
+steps with the settings of the run, on random tokens and one GPU, with the edited file in a process
+of its own (preflight_steps.py), and compares them with HARNESS_MEASURED/measured.json. Writes
+findings.json to HARNESS_OUT and exits 0 whatever it finds; 1 says that the check itself could not
+be made.
 
 Rules: `memory` (does not fit), `too-slow` (a step against the unedited file's), `time-limit` (all
 steps and evaluations against the stage's limit, or a step that never ends), `compile-time` (a
 warning: the time without torch.compile decides), `not-finite`, `exception`. On a CPU one step is
 taken, and only the last three and a step that never ends are looked for.
 
-Guaranteed: the unedited file is measured before the edited one is read, and only it fills the
-compile cache in HARNESS_CACHE; the edited one gets a copy to itself. No process of either is alive
-when findings.json is written.
+Guaranteed: `--reference` never reads the edited file, and only it writes what is kept between
+tests. The check runs where the edited code does, and writes only what dies with the run. No process
+of its steps is alive when findings.json is written.
 Not guaranteed: that a later step needs no more memory or time than the first dozen, or that an
 edit which knows where it runs tells the truth here.
 """
@@ -90,43 +93,151 @@ class Outcome:
     """its exit code, where it said nothing"""
 
 
-@dataclasses.dataclass(frozen=True)
-class Check:
+MEASURED = "measured.json"
+"""The unedited file's figures, in the folder that `--reference` leaves."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Steps:
+    """How the first steps of a training file are taken."""
+
+    settings: tuple[str, ...]
+    gpus: tuple[str, ...]
+    seed: int = 42
+    memory_gib: float | None = None
+    timed: bool = True
+    """whether time counts; False on a CPU"""
+
+    def compiles(self) -> bool:
+        return _setting(self.settings, "compile", "true") in ("true", "1")
+
+    def take(
+        self, folder: Path, mode: str, compile_cache: Path, scratch: Path, known_good: bool = False
+    ) -> Outcome:
+        """Runs preflight_steps.py on the file in `folder` until it ends or is late."""
+        events = scratch / f"{folder.name}.{mode}.events"
+        events.unlink(missing_ok=True)
+        request = {
+            "folder": str(folder),
+            "events": str(events),
+            "settings": list(self.settings),
+            "seed": self.seed,
+            "world": max(1, len(self.gpus)),
+            "mode": mode,
+            "steps": TIMED_STEPS if self.timed else 0,
+            "memory_gib": None if known_good else self.memory_gib,
+        }
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in ("HARNESS_CACHE", "HARNESS_REFERENCE", "HARNESS_MEASURED")
+        }
+        environment |= {
+            "CUDA_VISIBLE_DEVICES": self.gpus[0] if self.gpus else "",
+            "TORCHINDUCTOR_CACHE_DIR": str(compile_cache),
+            "TRITON_CACHE_DIR": str(compile_cache / "triton"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+        }
+        compiling = mode == "train" and self.compiles()
+        patience = 4 if known_good else 1  # the first on a machine waits for cold disks, too
+        limits = {
+            "start": patience * START_S,
+            "compile": patience * COMPILE_S if compiling else STEPS_S,
+            "steps": STEPS_S,
+        }
+        command = [sys.executable, "-P", str(STEPS), json.dumps(request)]
+        others = set(psutil.Process().children(recursive=True))
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
+        try:
+            return _follow(process, events, limits)
+        finally:
+            _end_all_but(others)
+            process.wait()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unedited(Steps):
+    """The unedited file, measured once on each machine."""
+
+    reference: Path
+    """its snapshot"""
+    cache: Path
+    """what is kept between tests"""
+
+    def key(self, machine: str, torch: str) -> str:
+        """What the unedited file's figures depend on, as the name to keep them under."""
+        digest = hashlib.sha256()
+        for source in [*sorted((self.reference / FILE).parent.glob("*.py")), STEPS]:
+            digest.update(f"{source.name}\0".encode() + source.read_bytes() + b"\0")
+        digest.update(json.dumps([self.settings, len(self.gpus), machine, torch]).encode())
+        return digest.hexdigest()[:20]
+
+    def measure(self, out: Path) -> None:
+        """Leaves measured.json and a compile cache in `out`. Raises CheckFailed."""
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="preflight-", dir=out) as scratch:
+            figures, kept, known = self._known(Path(scratch))
+        # Triton's index files name their folder; it makes them again from the rest.
+        shutil.copytree(kept, out / "cache" / "compile", ignore=shutil.ignore_patterns("triton"))
+        figures = figures | {"known": known, "check_s": time.monotonic() - began}
+        _write_json(out / MEASURED, figures)
+
+    def _known(self, scratch: Path) -> tuple[dict[str, Any], Path, bool]:
+        """The unedited file's figures, its compile cache, and whether they were known before."""
+        torch = importlib.metadata.version("torch")
+        machine = _gpu_name(self.gpus[0]) if self.gpus else "cpu"
+        key = self.key(machine, torch)
+        record, kept = self.cache / f"{key}.json", self.cache / f"{key}.compile"
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            value = json.loads(record.read_text(encoding="utf-8"))
+            if kept.is_dir():
+                return value, kept, True
+        self.cache.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=self.cache))
+        try:
+            outcome = self.take(self.reference, "train", fresh, scratch, known_good=True)
+            if outcome.result is None:
+                raise CheckFailed(
+                    f"the unedited file could not be measured ({outcome}). "
+                    "Free the GPU, or run the profile on a larger one."
+                )
+            with contextlib.suppress(OSError):  # another check may have been first
+                fresh.rename(kept)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+        _write_json(record, outcome.result | {"machine": machine, "torch": torch})
+        return outcome.result, kept, False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Check(Steps):
     """One preflight: what to measure and by which limits."""
 
     files: Path
     reference: Path
     cache: Path
-    settings: tuple[str, ...]
-    gpus: tuple[str, ...]
-    seed: int = 42
+    """a compile cache that is this run's own"""
+    measured: dict[str, Any] | None = None
+    """the unedited file's figures; needed where time counts"""
     limit_s: float = math.inf
     max_step_ratio: float = 2.0
-    memory_gib: float | None = None
-    timed: bool = True
-    """whether time counts; False on a CPU"""
 
     def report(self, scratch: Path) -> Report:
         """Measures both files. Raises CheckFailed if the unedited one cannot be."""
         report = Report()
-        reference = None
-        compile_cache = scratch / "compile"
-        if self.timed:
-            began = time.monotonic()
-            reference, kept, known = self._reference(scratch)
+        reference = self.measured if self.timed else None
+        if reference is not None:
             report.facts |= {
                 "reference_step_s": reference["step_s"],
                 "reference_peak_bytes": reference["peak_bytes"],
                 "reference_compile_s": reference["compile_s"],
-                "reference_known": known,
-                "reference_check_s": time.monotonic() - began,
+                "reference_known": reference["known"],
+                "reference_check_s": reference["check_s"],
             }
-            # Triton's index files name their folder; it makes them again from the rest.
-            shutil.copytree(kept, compile_cache, ignore=shutil.ignore_patterns("triton"))
-        outcome = self._steps(self.files, "train", compile_cache, scratch)
-        if outcome.late == "compile" and self.timed and self._compiles():
+        outcome = self.take(self.files, "train", self.cache, scratch)
+        if outcome.late == "compile" and self.timed and self.compiles():
             report.facts["compile_given_up_s"] = COMPILE_S
-            outcome = self._steps(self.files, "eager", compile_cache, scratch)
+            outcome = self.take(self.files, "eager", self.cache, scratch)
         if outcome.result is not None:
             self._judge(outcome.result, reference, report)
         elif outcome.failed is not None and outcome.failed["rule"] == "memory":
@@ -198,14 +309,14 @@ class Check:
         if not total:
             report.find("memory", "does not fit: out of memory on the CPU.", failed["line"])
             return
-        eager = "compile_given_up_s" in report.facts or not self._compiles()
+        eager = "compile_given_up_s" in report.facts or not self.compiles()
         report.facts |= {"held_bytes": failed["held_bytes"], "memory_bytes": failed["memory_bytes"]}
         line = failed["line"]
         stopped = f"memory ran out at {held:.1f} GiB"
         stopped += f" with {asked:.1f} GiB more asked for" if asked else ""
         text = f"{stopped}, of {total:.1f} GiB"
         # Without it the reader still learns how much there was and, mostly, where it ended.
-        found = self._steps(self.files, "memory", scratch / "compile", scratch).result
+        found = self.take(self.files, "memory", self.cache, scratch).result
         if found is not None:
             needed = found["needed_bytes"] / GIB
             report.facts["needed_bytes"] = found["needed_bytes"]
@@ -239,86 +350,6 @@ class Check:
         least = min(GIB, sum(sizes.values()) / 20)
         own = [(int(k), v) for k, v in sizes.items() if int(k) in edited and v >= least]
         return sorted(own, key=lambda pair: -pair[1])[:3]
-
-    def _compiles(self) -> bool:
-        return _setting(self.settings, "compile", "true") in ("true", "1")
-
-    def reference_key(self, machine: str, torch: str) -> str:
-        """What the unedited file's figures depend on, as the name to keep them under."""
-        digest = hashlib.sha256()
-        for source in [*sorted((self.reference / FILE).parent.glob("*.py")), STEPS]:
-            digest.update(f"{source.name}\0".encode() + source.read_bytes() + b"\0")
-        digest.update(json.dumps([self.settings, len(self.gpus), machine, torch]).encode())
-        return digest.hexdigest()[:20]
-
-    def _reference(self, scratch: Path) -> tuple[dict[str, Any], Path, bool]:
-        """The unedited file's figures, its compile cache, and whether they were known before."""
-        torch = importlib.metadata.version("torch")
-        machine = _gpu_name(self.gpus[0]) if self.gpus else "cpu"
-        key = self.reference_key(machine, torch)
-        record, kept = self.cache / f"{key}.json", self.cache / f"{key}.compile"
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            value = json.loads(record.read_text(encoding="utf-8"))
-            if kept.is_dir():
-                return value, kept, True
-        self.cache.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f"{key}.", dir=self.cache))
-        try:
-            outcome = self._steps(self.reference, "train", fresh, scratch, known_good=True)
-            if outcome.result is None:
-                raise CheckFailed(
-                    f"the unedited file could not be measured ({outcome}). "
-                    "Free the GPU, or run the profile on a larger one."
-                )
-            with contextlib.suppress(OSError):  # another check may have been first
-                fresh.rename(kept)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-        _write_json(record, outcome.result | {"machine": machine, "torch": torch})
-        return outcome.result, kept, False
-
-    def _steps(
-        self, folder: Path, mode: str, compile_cache: Path, scratch: Path, known_good: bool = False
-    ) -> Outcome:
-        """Runs preflight_steps.py on the file in `folder` until it ends or is late."""
-        events = scratch / f"{folder.name}.{mode}.events"
-        events.unlink(missing_ok=True)
-        request = {
-            "folder": str(folder),
-            "events": str(events),
-            "settings": list(self.settings),
-            "seed": self.seed,
-            "world": max(1, len(self.gpus)),
-            "mode": mode,
-            "steps": TIMED_STEPS if self.timed else 0,
-            "memory_gib": None if known_good else self.memory_gib,
-        }
-        environment = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("HARNESS_CACHE", "HARNESS_REFERENCE")
-        }
-        environment |= {
-            "CUDA_VISIBLE_DEVICES": self.gpus[0] if self.gpus else "",
-            "TORCHINDUCTOR_CACHE_DIR": str(compile_cache),
-            "TRITON_CACHE_DIR": str(compile_cache / "triton"),
-            "PYTHONDONTWRITEBYTECODE": "1",
-        }
-        compiling = mode == "train" and self._compiles()
-        patience = 4 if known_good else 1  # the first on a machine waits for cold disks, too
-        limits = {
-            "start": patience * START_S,
-            "compile": patience * COMPILE_S if compiling else STEPS_S,
-            "steps": STEPS_S,
-        }
-        command = [sys.executable, "-P", str(STEPS), json.dumps(request)]
-        others = set(psutil.Process().children(recursive=True))
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL)
-        try:
-            return _follow(process, events, limits)
-        finally:
-            _end_all_but(others)
-            process.wait()
 
 
 FACTS = (
@@ -420,39 +451,61 @@ def _write_json(path: Path, value: object) -> None:
     os.replace(temporary, path)
 
 
+def _folder(name: str) -> Path:
+    """The folder that a variable names. Raises CheckFailed if it is not set."""
+    if name not in os.environ:
+        raise CheckFailed(f"{name} is not set. Set it to the folder to use.")
+    return Path(os.environ[name])
+
+
+def _measured() -> dict[str, Any]:
+    """The unedited file's figures, as `--reference` left them. Raises CheckFailed."""
+    path = _folder("HARNESS_MEASURED") / MEASURED
+    try:
+        figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckFailed(f"no figures of the unedited file ({error}). Measure it first.") from None
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description="Further --key=value arguments are the run's own.", allow_abbrev=False
     )
     parser.add_argument("--memory-gib", type=float, help="use no more of the GPU's memory")
+    parser.add_argument("--reference", action="store_true", help="measure the unedited file")
     parser.add_argument("--time-on-cpu", action="store_true", help="judge time on a CPU, too")
     options, settings = parser.parse_known_args()
     signal.signal(signal.SIGTERM, _give_up)
     try:
         _adopt_orphans()
         on_gpu = _setting(settings, "device", "cuda") == "cuda"
-        for name in ("HARNESS_FILES", "HARNESS_OUT", "HARNESS_REFERENCE"):
-            if name not in os.environ:
-                raise CheckFailed(f"{name} is not set. Set it to the folder to use.")
-        out = Path(os.environ["HARNESS_OUT"])
+        out, files = _folder("HARNESS_OUT"), _folder("HARNESS_FILES").resolve()
         gpus = tuple(part for part in os.environ.get("HARNESS_GPUS", "").split(",") if part)
         if on_gpu and not gpus:
             raise CheckFailed("this stage trains on GPUs and was given none.")
-        check = Check(
-            files=Path(os.environ["HARNESS_FILES"]).resolve(),
-            reference=Path(os.environ["HARNESS_REFERENCE"]).resolve(),
-            cache=Path(os.environ.get("HARNESS_CACHE", out / "cache")),
-            settings=tuple(settings),
-            gpus=gpus if on_gpu else (),
-            seed=int(os.environ.get("HARNESS_SEED", "42")),
-            limit_s=float(os.environ.get("HARNESS_LIMIT_S", "inf")),
-            max_step_ratio=float(os.environ.get("HARNESS_MAX_STEP_RATIO", "2.0")),
-            memory_gib=options.memory_gib,
-            timed=on_gpu or options.time_on_cpu,
-        )
         out.mkdir(parents=True, exist_ok=True)
+        steps: dict[str, Any] = {
+            "settings": tuple(settings),
+            "gpus": gpus if on_gpu else (),
+            "seed": int(os.environ.get("HARNESS_SEED", "42")),
+            "memory_gib": options.memory_gib,
+            "timed": on_gpu or options.time_on_cpu,
+        }
+        if options.reference:
+            Unedited(**steps, reference=files, cache=_folder("HARNESS_CACHE")).measure(out)
+            return
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="preflight-", dir=out) as scratch:
+            check = Check(
+                **steps,
+                files=files,
+                reference=_folder("HARNESS_REFERENCE").resolve(),
+                cache=Path(os.environ.get("HARNESS_CACHE", scratch)) / "compile",
+                measured=_measured() if steps["timed"] else None,
+                limit_s=float(os.environ.get("HARNESS_LIMIT_S", "inf")),
+                max_step_ratio=float(os.environ.get("HARNESS_MAX_STEP_RATIO", "2.0")),
+            )
             report = check.report(Path(scratch))
         report.facts["check_s"] = round(time.monotonic() - began, 1)
         _write_json(out / "findings.json", dataclasses.asdict(report))

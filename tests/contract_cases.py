@@ -49,6 +49,24 @@ LAST = "x = x + 0.01 * x[:, -1:]"
 CAUSALITY, BATCH, LABELS = "causality", "batch-independence", "targets-reach-logits"
 MEMORY, CHANGES, LOSS = "not-deterministic", "changes-itself", "loss"
 
+COUNTED = after(f"if self.training:\n    self.calls[0] += 1\nif self.calls[0] > 5000:\n    {LAST}")
+
+# Other tokens bring other numbers of rows to a layer, whose kernel may then sum in another order.
+ROUTES = init(
+    """
+    self.routes = nn.ModuleList(nn.Linear(config.n_embd, config.n_embd) for _ in range(2))
+    self.router = nn.Linear(config.n_embd, 2)
+    """
+)
+ROUTE = """
+chosen = self.router(x).argmax(-1)
+y = x.clone()
+for i, route in enumerate(self.routes):
+    there = chosen == i
+    y[there] = x[there] + route(x[there])
+x = y
+"""
+
 BLOCK_WITH_ATTENTION = """
 class Look(nn.Module):
     def __init__(self, config):
@@ -258,6 +276,80 @@ ATTACKS: dict[str, tuple[str, Edit]] = {
             "if self.training:\n    self.hint = x.mean((0, 1)).detach()\n    x = x + self.hint"
         ),
     ),
+    # counters of any kind, batches and gates far from where a run begins
+    "4 a counter of two numbers": (
+        CAUSALITY,
+        init("self.register_buffer('calls', torch.zeros(2))") | COUNTED,
+    ),
+    "4 a counter of whole numbers": (
+        CAUSALITY,
+        init("self.register_buffer('calls', torch.zeros(3, dtype=torch.int32))") | COUNTED,
+    ),
+    "4 a counter in a list": (CAUSALITY, init("self.calls = [0]") | COUNTED),
+    "4 a counter in a dict": (CAUSALITY, init("self.calls = {0: 0}") | COUNTED),
+    "4 a counter in a plain tensor": (CAUSALITY, init("self.calls = torch.zeros(2)") | COUNTED),
+    "4 a counter in a list of lists": (
+        CAUSALITY,
+        init("self.all = {'a': [[0]]}")
+        | after(
+            f"self.all['a'][0][0] += int(self.training)\nif self.all['a'][0][0] > 5000:\n    {LAST}"
+        ),
+    ),
+    "4 a counter in a tuple of tensors": (
+        CAUSALITY,
+        init("self.all = (torch.zeros(2), 3)")
+        | after(f"self.all[0].add_(int(self.training))\nif self.all[0][0] > 5000:\n    {LAST}"),
+    ),
+    "4 a counter of the file": (
+        CAUSALITY,
+        module("CALLS = [0]")
+        | after(f"CALLS[0] += int(self.training)\nif CALLS[0] > 5000:\n    {LAST}"),
+    ),
+    "4 a counter of a class": (
+        CAUSALITY,
+        module("class Past:\n    calls = 0")
+        | after(f"Past.calls += int(self.training)\nif Past.calls > 5000:\n    {LAST}"),
+    ),
+    "4 a counter of an object": (
+        CAUSALITY,
+        module("class Past:\n    def __init__(self):\n        self.calls = [0]")
+        | init("self.past = Past()")
+        | after(
+            f"self.past.calls[0] += int(self.training)\nif self.past.calls[0] > 5000:\n    {LAST}"
+        ),
+    ),
+    "4 a counter that runs down": (
+        CAUSALITY,
+        init("self.left = [5000.0]")
+        | after(f"self.left[0] -= int(self.training)\nif self.left[0] < 0:\n    {LAST}"),
+    ),
+    "4 thirty-two sequences": (CAUSALITY, after(f"if b == 32:\n    {LAST}")),
+    "4 a gate far below": (
+        CAUSALITY,
+        init("self.gate = nn.Parameter(torch.full((), -200.0))")
+        | after("x = x + self.gate.relu() * x.mean(1, keepdim=True)"),
+    ),
+    "4 a gate far above": (
+        CAUSALITY,
+        init("self.gate = nn.Parameter(torch.full((3,), 200.0))")
+        | after("x = x + (-self.gate).relu().sum() * x.mean(1, keepdim=True)"),
+    ),
+    # a leak is none the less one for being as small as rounding, or beside rounding
+    "4 as small as rounding": (CAUSALITY, after("x = x + 1e-7 * x[:, -1:]")),
+    "4 small, beside routing": (
+        CAUSALITY,
+        ROUTES | after(ROUTE + "x = x + 1e-6 * x.mean(1, keepdim=True)"),
+    ),
+    "4 small, with float32 inside": (
+        CAUSALITY,
+        after("x = x + 1e-6 * x.float().mean(1, keepdim=True).to(torch.float32).type_as(x)"),
+    ),
+    "4 small, by a tensor of its own": (
+        CAUSALITY,
+        init("self.hint = torch.zeros(config.n_embd)")
+        | after("self.hint.copy_(x.detach().mean((0, 1)))\nx = x + 1e-6 * self.hint"),
+    ),
+    "batch small, beside routing": (BATCH, ROUTES | after(ROUTE + "x = x + 1e-6 * x[:1]")),
     # 5: memory across calls
     "5 a list of past inputs": (
         MEMORY,
@@ -496,6 +588,10 @@ LATE_ATTACKS: dict[str, tuple[str, Edit]] = {
     "long sequences": (CAUSALITY, after(f"if t >= 512:\n    {LAST}")),
     "an end of text before": (CAUSALITY, after(f"if idx[0, 0] == 50256:\n    {LAST}")),
     "a large vocabulary": (CAUSALITY, after(f"if idx.max() > 40000:\n    {LAST}")),
+    "wide models": (CAUSALITY, after(f"if self.config.n_embd > 64:\n    {LAST}")),
+    "the tiny profile's length": (CAUSALITY, after(f"if t == 128:\n    {LAST}")),
+    "the tiny profile's batches": (CAUSALITY, after(f"if b == 8 and t == 128:\n    {LAST}")),
+    "the smoke profile's batches": (CAUSALITY, after(f"if b == 4 and t == 64:\n    {LAST}")),
     "deep models": (CAUSALITY, after(f"if self.config.n_layer > 12:\n    {LAST}")),
     "when compiled": (CAUSALITY, after(f"if torch.compiler.is_compiling():\n    {LAST}")),
     "fails when compiled": (
@@ -864,5 +960,36 @@ HONEST: dict[str, Edit] = {
     ),
     "weights through an exponential": init("self.log = nn.Parameter(torch.zeros(config.n_embd))")
     | loop("for block in self.transformer.h:\n    x = block(x) * self.log.exp()"),
+    "routing by token": ROUTES | after(ROUTE),
+    "routing by token, float32 inside": ROUTES
+    | after(
+        ROUTE.replace("route(x[there])", "route(x[there].float()).to(torch.float32)")
+        + "x = x * torch.ones(x.size(-1), dtype=torch.float32) + torch.zeros_like(x)\n"
+    ),
+    "routing by token, statistics beside": ROUTES
+    | init(
+        dedent(ROUTES["residual-parameters"])
+        + "self.register_buffer('seen', torch.ones(config.n_embd))\nself.count = [0, {'n': 1.5}]\n"
+    )
+    | after(
+        ROUTE
+        + """
+x = x / (1 + self.seen.clone())
+if self.training:
+    self.count[0] += 1
+    self.count[1]["n"] *= 0.99
+    with torch.no_grad():
+        self.seen.lerp_(x.pow(2).mean((0, 1)), 0.01)
+"""
+    ),
+    "a mask that is made once": init("self.masks, self.lengths = {}, []")
+    | after(
+        """
+        if t not in self.masks:
+            self.masks[t] = torch.ones(t, t).tril() / torch.arange(1, t + 1).view(t, 1)
+            self.lengths.append(t)
+        x = x + 0.1 * self.masks[t] @ x
+        """
+    ),
     "prints": after("print('x', x.shape)\nprint('y', file=sys.stderr)"),
 }

@@ -72,6 +72,7 @@ def prepare(folder: Path, *stages: PlanStage) -> RunPaths:
         number=1,
         attempt=1,
         seed=42,
+        sandbox=False,
         env=base_environment(paths) | {"HARNESS_FILES": str(paths.files)},
         stages=list(stages),
         editable_files=["model.py"],

@@ -393,6 +393,167 @@ ATTACKS = [
     Attack(12, "import", extra("def f():\n    return inspect.getargvalues")),
     Attack(13, CONTENT, extra("A = 10 ** 10 ** 10")),
     Attack(13, CONTENT, extra("A = 'a' * 10")),
+    # shared objects that reach an assignment through a call, a container or an attribute
+    Attack(8, "patch", init("for C in map(lambda c: c, [torch.Tensor]):\n    C.__float__ = print")),
+    Attack(8, "patch", init("for C in map(lambda c: c, [torch.Tensor]):\n    C.detach = print")),
+    Attack(
+        11, "patch", init("for C in map(str, [TrainConfig]):\n    C.max_iters = property(print)")
+    ),
+    Attack(
+        11, "patch", init("[C] = [*filter(None, [TrainConfig])]\nC.max_iters = property(print)")
+    ),
+    Attack(11, "patch", extra("def f(c):\n    c.max_iters = 3\n\ndef g():\n    f(TrainConfig)")),
+    Attack(11, "patch", extra("def f(c):\n    setattr(c, 'max_iters', 3)")),
+    Attack(11, "patch", init("d = dict(a=TrainConfig)\nd['a'].max_iters = 3")),
+    Attack(11, "patch", init("sorted([TrainConfig], key=str)[0].schedule = None")),
+    Attack(8, "patch", init("for C in map(type, [self]):\n    C.forward = print")),
+    Attack(8, "patch", init("for m in self.modules():\n    m.forward = print")),
+    Attack(8, "patch", init("for n, m in self.named_modules():\n    m.forward = print")),
+    Attack(8, "patch", init("next(self.modules()).forward = print")),
+    Attack(8, "patch", init("self.get_submodule('').forward = print")),
+    Attack(8, "patch", init("me = [self].pop()\nme.state_dict = print")),
+    Attack(
+        8,
+        "patch",
+        init("m = self.transformer\nfor m in filter(None, [F]):\n    m.softmax = 1")
+        | init("m = self.transformer\nfor m in filter(None, [F]):\n    m.cross_entropy = 1"),
+    ),
+    Attack(
+        8, "patch", init("m = self.transformer\nfor m in filter(None, [self]):\n    m.forward = 1")
+    ),
+    Attack(8, "patch", init("m = self.transformer\nm = max([self], key=str)\nm.forward = 1")),
+    Attack(8, "patch", init("m, n = self.transformer, [self].pop()\nm = n\nm.forward = 1")),
+    Attack(8, "patch", init("for a, m in zip(self.transformer.h, [self]):\n    m.forward = 1")),
+    Attack(8, "patch", init("for i, m in enumerate([self]):\n    m.forward = 1")),
+    Attack(8, "patch", init("self.kind = torch.Tensor\nself.kind.item = print")),
+    Attack(8, "patch", init("self.kind = type(self)\nself.kind.forward = print")),
+    Attack(8, "patch", init("self.me = self\nself.me.forward = print")),
+    Attack(8, "patch", init("self.kind = [torch.Tensor].pop()\nself.kind.__float__ = print")),
+    Attack(8, "patch", extra("class P:\n    T = nn.Module\n\ndef f():\n    P.T.__call__ = print")),
+    Attack(8, "patch", extra("T = torch.Tensor\n\ndef f():\n    T.item = print")),
+    Attack(8, "patch", extra("T: type = TrainConfig\n\ndef f():\n    T.max_iters = 3")),
+    Attack(8, "patch", extra("T = nn.functional")),
+    Attack(
+        8,
+        "patch",
+        extra(
+            "def give(c):\n    return torch.Tensor\n\n@give\nclass P:\n    pass\n\n"
+            "def f():\n    P.detach = print"
+        ),
+    ),
+    Attack(
+        8,
+        "patch",
+        extra(
+            "def f():\n    try:\n        1 / 0\n    except* (c := ValueError) as e:\n"
+            "        e.__init__ = 1"
+        ),
+    ),
+    Attack(8, "patch", init("match [self]:\n    case [m]:\n        m.forward = print")),
+    Attack(8, LOOK, init("for k in ('alpha', 'forward'):\n    setattr(self, k, None)")),
+    Attack(8, LOOK, init("for k in ('a', '__class__'):\n    setattr(self, k, None)")),
+    Attack(
+        8, LOOK, init("for k in ('a', 'b'):\n    k = max(['forward'])\n    setattr(self, k, 1)")
+    ),
+    Attack(8, LOOK, init("for k in ('a', *['forward']):\n    setattr(self, k, 1)")),
+    Attack(8, LOOK, init("for k in ('a',):\n    k += 'x'\n    setattr(self, k, 1)")),
+    Attack(8, LOOK, init("k = 'for' + 'ward'\nfor k in ():\n    pass\nsetattr(self, k, 1)")),
+    Attack(8, LOOK, init("for k in ('max_iters',):\n    setattr([self].pop(), k, 1)")),
+    Attack(8, LOOK, init("[setattr(self, k, 1) for k in ('forward',)]")),
+    Attack(8, LOOK, init("for k in ('cross_entropy',):\n    setattr(F, k, 1)")),
+    Attack(1, FORBIDDEN, extra("def contrast(x, targets):\n    return x - targets")),
+    # files, the network and other modules by a way round
+    *[
+        Attack(12, "import", init(f"a = {way}"))
+        for way in (
+            "F.torch.load('x')",
+            "F.torch.save(1, 'x')",
+            "nn.modules.linear.F",
+            "nn.modules.linear.torch.load('x')",
+            "nn.init.torch.load",
+            "torch.nn.functional.np.memmap",
+            "torch.torch.load",
+            "torch.functional.torch.load",
+            "torch.optim.adam.torch.save",
+            "torch.autograd.graph.logging.FileHandler('x')",
+            "torch.autograd.profiler.profile()",
+            "torch.distributed.distributed_c10d.TCPStore",
+            "torch.distributed.utils.torch.load",
+            "torch.cuda.memory._dump_snapshot()",
+            "torch.cuda.traceback",
+            "torch.backends.torch.load",
+            "torch.ops.aten.torch",
+            "torch._dynamo.torch.load",
+            "torch._dynamo.config.os",
+            "torch._dynamo.utils.np.load",
+            "torch.compiler.io.open('x')",
+            "torch.library.Library('a', 'b')",
+            "torch.profiler.profile()",
+            "torch.PyTorchFileReader('x')",
+            "torch.PyTorchFileWriter('x')",
+            "torch.ScriptModule",
+            "torch.types.FunctionType",
+            "dataclasses.types.FunctionType",
+            "dataclasses.types",
+            "np.ma.core.np.memmap('x')",
+            "np.rec.fromfile('x')",
+            "np.core.records.fromfile('x')",
+            "np.DataSource('x')",
+            "np.linalg.linalg.asarray",
+            "random.random.os",
+            "math.math.floor",
+            "getattr(F, 'torch').load('x')",
+        )
+    ],
+    *[
+        Attack(12, "import", extra(text))
+        for text in (
+            "from torch.nn.functional import torch as t",
+            "from torch.nn.modules.linear import F as G",
+            "import torch.nn.functional as G\n\ndef f():\n    return G.torch.load('x')",
+            "from numpy.ma.core import np as n",
+            "import torch.distributed.distributed_c10d",
+            "from dataclasses import types",
+            "import typing\n\ndef f():\n    return typing.types.CodeType",
+            "import torch.cuda.memory as m",
+            "from torch.autograd import profiler",
+            "def f():\n    g = F.torch\n    return g.load('x')",
+        )
+    ],
+    *[
+        Attack(12, FORBIDDEN, init(way))
+        for way in (
+            "np.zeros(3).tofile('x')",
+            "np.zeros(3).dump('x')",
+            "x = np.zeros(3)\nx.tofile('x')",
+            "torch.UntypedStorage.from_file('x', False, 1)",
+            "torch.ops.aten.from_file('x')",
+            "self.lm_head.weight.numpy().tofile('x')",
+            "getattr(np.zeros(3), 'tofile')('x')",
+            "f = np.ndarray.tofile",
+            "p = print\np.export_chrome_trace('x')",
+            "self.lm_head.weight.untyped_storage()._write_file('x')",
+            "(lambda m: m.torch)(1)",
+            "[m.tofile for m in [1]]",
+            "match 1:\n    case object(tofile=f):\n        pass",
+        )
+    ],
+    Attack(12, LOOK, init("for k in ('tofile',):\n    getattr(np.zeros(3), k)('x')")),
+    Attack(12, LOOK, init("getattr(np.zeros(3), f'to{1}')('x')")),
+    # answers in names, and in numbers
+    Attack(21, "literal-size", extra(f"class K:\n    q{'a' * 60}: int = 1")),
+    Attack(21, "literal-size", extra(f"def f(q{'a' * 60}=1):\n    pass")),
+    Attack(21, "literal-size", extra(f"def f():\n    return dict(q{'a' * 60}=1)")),
+    Attack(21, "literal-size", extra(f"class K:\n    class q{'a' * 60}:\n        pass")),
+    Attack(21, "literal-size", init(f"self.q{'a' * 60} = 1")),
+    Attack(21, "literal-size", extra(f"import math as q{'a' * 60}")),
+    Attack(
+        21,
+        "literal-size",
+        extra("class K:\n" + "".join(f"    q{'a' * 55}{i}: int\n" for i in range(100, 180))),
+    ),
+    Attack(21, "literal-size", extra("".join(f"A{i} = 0x{'ab' * 90}\n" for i in range(24)))),
+    Attack(21, LOOK, extra("class K:\n    a: int = 1\n\ndef g():\n    return dir(K)")),
 ]
 
 SIGNATURES = [
@@ -936,5 +1097,93 @@ HONEST: dict[str, dict[str, str]] = {
         """
     )
     | init("for p in self.parameters():\n    p._no_weight_decay = p.ndim < 2"),
+    "parts of the model with settings and forwards of their own": extra(
+        """
+        Tensor = torch.Tensor
+        Norm = LayerNorm
+        Act: type = nn.GELU
+        relu = F.relu
+
+
+        def scaled(block, g: Tensor, x: Tensor) -> Tensor:
+            return x + g * relu(block.mlp(Norm(8, bias=False)(x)))
+
+
+        @dataclasses.dataclass
+        class Plan:
+            gain: float = 1.0
+
+
+        def prepare(layer, plan, act=nn.GELU, norm=nn.LayerNorm):
+            layer.plan, layer.act, layer.norm = plan, act(), norm(8)
+            layer.bias = None
+            return layer
+
+
+        class Twice(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, x):
+                ctx.shape, ctx.by = x.shape, 2
+                return x * 2
+
+            @staticmethod
+            def backward(ctx, g):
+                return g * ctx.by
+        """
+    )
+    | init(
+        """
+        import functools
+        for i, block in enumerate(self.transformer.h):
+            block.forward = functools.partial(scaled, block, 0.5)
+            block.mlp.dropout = nn.Dropout(0.1)
+            block.depth, block.n_layer = i, config.n_layer
+        for one, other in zip(self.transformer.h, reversed(self.transformer.h)):
+            one.next_depth = 1
+        self.transformer.h[0].forward = functools.partial(scaled, self.transformer.h[0], 0.1)
+        for p in self.parameters():
+            p.weight_decay, p.learning_rate = 0.0, 1.0
+        for name, p in self.named_parameters():
+            p._no_weight_decay = name.endswith("bias")
+        for m in self.modules():
+            if isinstance(m, (nn.Linear, nn.Embedding)):
+                m.scale, m.p = 1.0, 0.1
+        plan = Plan()
+        plan.gain = 2.0
+        lin = prepare(nn.Linear(4, 4), plan, act=nn.SiLU)
+        lin.weight, lin.rank = nn.Parameter(torch.zeros(4, 4)), None
+        for name in ("alpha", "beta"):
+            setattr(self, name, nn.Parameter(torch.zeros(config.n_layer)))
+        [setattr(self, n, getattr(self, n) + 1) for n in ["gamma", "delta"] if hasattr(self, n)]
+        for name in ("alpha", "beta"):
+            self.register_buffer(name + "_start", getattr(self, name).detach().clone())
+        """
+    ),
+    "names by their modules": extra(
+        """
+        import torch.nn.utils.parametrize as parametrize
+        from collections.abc import Callable
+        from itertools import chain
+        from torch.optim.adamw import AdamW
+        from torch.nn.utils.parametrizations import orthogonal, weight_norm
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+        from torch.optim.lr_scheduler import LambdaLR
+
+
+        def names(x: torch.Tensor, f: Callable = F.gelu) -> "torch.Tensor":
+            a = list(chain.from_iterable([[x], [x]]))
+            b = np.maximum.accumulate(np.random.random(3)), np.add.reduce(np.ones(3))
+            c = torch.float32.itemsize, torch.backends.cuda.matmul.allow_tf32, torch.select(x, 0, 1)
+            d = torch.linalg.norm(x), torch.fft.rfft(x), torch.special.expit(x), np.linalg.norm
+            e = nn.init.normal_, nn.utils.parametrizations.weight_norm, nn.Module.register_buffer
+            g = torch.autograd.Function.apply, torch.func.vmap, torch.distributions.Normal(0, 1)
+            h = torch.ops.aten.mul(x, x), torch.nn.modules.linear.Linear, torch.amp.autocast("cuda")
+            i = torch.optim.swa_utils.AveragedModel, torch.optim.adamw.AdamW, random.random()
+            j = torch.cuda.is_available(), x.numpy(), np.copy(b[1]), inspect.Parameter.empty
+            k = F.relu.__name__, np.float32(1.0), torch.compiler.is_compiling(), np.trace
+            l = nn.modules.transformer.TransformerEncoderLayer, torch.random.fork_rng, f
+            return sum(a), c, d, e, g, h, i, j, k, l
+        """
+    ),
     "collections up to the limit": extra(f"A = {list(range(64))}\nB = {'a' * 200!r}"),
 }

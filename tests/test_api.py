@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Player, new_player
+from conftest import TOY_TASKS, Player, new_player
 from fastapi.testclient import TestClient
 
 from harness.events import Header, TestFinished, chain_break, digest_of, parse_event
@@ -60,6 +61,26 @@ def test_creating_a_session_gives_all_that_an_agent_needs(player: Player) -> Non
     assert "     3  FIRST_RATE = 0.05" in prompt
     assert "     2| " in prompt
     assert "worst" not in prompt
+
+
+@pytest.mark.parametrize(
+    ("prepare", "remedy"),
+    [
+        (", prepare: [make_data.py]", "runs: harness data prepare two-files --profile toy"),
+        ("", "has to put it there."),
+    ],
+)
+def test_a_test_without_its_data_says_who_can_bring_it(
+    start_server: Callable[..., TestClient], tmp_path: Path, prepare: str, remedy: str
+) -> None:
+    tasks = Path(shutil.copytree(TOY_TASKS, tmp_path / "tasks"))
+    yaml = tasks / "two_files/task.yaml"
+    yaml.write_text(yaml.read_text().replace(", prepare: [make_data.py]", prepare))
+    player = new_player(start_server(tasks_dir=tasks, data_dir=tmp_path / "empty"))
+    assert player.text("test") == (
+        "ERROR: Test not started, and not counted: the data set points is not prepared on this "
+        f"server. Its operator {remedy}"
+    )
 
 
 def test_a_whole_session(player: Player) -> None:
@@ -213,7 +234,7 @@ def test_hidden_values_are_nowhere_in_what_a_token_can_fetch(
     [finished] = [event for event in loaded[1] if isinstance(event, TestFinished)]
     assert finished.private is not None
     hidden = finished.private["values"]["fit"]
-    assert set(hidden) == {"metrics", "final"}
+    assert set(hidden) == {"metrics", "final", "audit"}
     assert hidden["metrics"]["worst"] > 0
     # The chain commits to the hidden values without showing them.
     assert finished.private_digest == digest_of(finished.private)

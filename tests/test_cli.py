@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.doctor import TOKENIZER_FILES
 
 
 @pytest.fixture
@@ -55,6 +57,38 @@ def test_doctor_names_the_command_that_brings_what_is_missing(
     assert "missing" not in output
 
 
+def test_doctor_names_no_command_where_there_is_none(
+    harness: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = Path(shutil.copytree(TOY_TASKS, tmp_path / "tasks"))
+    for yaml in tasks.glob("*/task.yaml"):
+        yaml.write_text(yaml.read_text().replace(", prepare: [make_data.py]", ""))
+    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tasks))
+    monkeypatch.setenv("HARNESS_DATA_DIR", str(tmp_path / "empty"))
+    for command in (["doctor"], ["data", "status"]):
+        _, output = harness(*command)
+        assert "harness data prepare" not in output
+        assert "no command makes it; put the prepared folder at" in output
+
+
+def test_doctor_looks_for_the_tokenizers_files(
+    harness: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_DATA_DIR", str(tmp_path / "data"))
+    _, output = harness("doctor")
+    [line] = [line for line in output.splitlines() if "tokenizer" in line]
+    assert "without GPT-2's files" in line
+    assert "harness data prepare two-files --profile toy" in line
+    folder = tmp_path / "data/points/score/bpe"
+    folder.mkdir(parents=True)
+    for name in TOKENIZER_FILES:
+        (folder / name).touch()
+    _, output = harness("doctor")
+    [line] = [line for line in output.splitlines() if "tokenizer" in line]
+    assert "ok" in line
+    assert "GPT-2's files in" in line
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
@@ -71,6 +105,58 @@ def test_mistakes_are_one_clear_line(
     assert code == 2
     assert said in output
     assert len(output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "args", "said"),
+    [
+        (
+            {"HARNESS_SLOTS": "abc"},
+            ["doctor"],
+            "HARNESS_SLOTS is 'abc'; it may be a whole number, 1 or more",
+        ),
+        (
+            {},
+            ["serve", "--port", "99999"],
+            "HARNESS_PORT (or --port) is '99999'; it may be a whole number from 0 to 65535",
+        ),
+        (
+            {"HARNESS_EXECUTOR": "nowhere"},
+            ["serve"],
+            "HARNESS_EXECUTOR is 'nowhere'; it may be one of: local",
+        ),
+        (
+            {},
+            ["serve", "--profile", "huge"],
+            "HARNESS_PROFILE (or --profile) is 'huge'; it may be one of: toy",
+        ),
+        (
+            {"HARNESS_DATABASE_URL": "nonsense"},
+            ["serve"],
+            "HARNESS_DATABASE_URL leads to no database: ",
+        ),
+    ],
+    ids=["slots", "port", "executor", "profile", "database"],
+)
+def test_settings_that_cannot_be_are_one_clear_line(
+    tmp_path: Path, variables: dict[str, str], args: list[str], said: str
+) -> None:
+    environment = os.environ | {
+        "HARNESS_STATE_DIR": str(tmp_path / "state"),
+        "HARNESS_TASKS_DIR": str(TOY_TASKS),
+        "COLUMNS": "40",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", "from harness.cli import app; app()", *args],
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith(f"ERROR: {said}")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_gc_frees_checkpoints_and_keeps_results(
@@ -103,7 +189,50 @@ def test_gc_does_not_touch_a_test_that_runs(
     player.call("test", wait_s=1)
     _, output = harness("gc", "--delete", "--older-than", "0")
     assert "not finished" in output
+    assert "check contract" not in output
     assert (tmp_path / "state/sessions" / player.id / "runs/test-1.1/out").exists()
+
+
+def test_gc_counts_and_removes_checks(
+    harness: Callable[..., tuple[int, str]], client: TestClient, tmp_path: Path
+) -> None:
+    cache = tmp_path / "state/cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    (cache / "kept").write_bytes(bytes(3 << 20))
+    players = [new_player(client, task="vetted-line") for _ in range(2)]
+    checks = [tmp_path / "state/sessions" / player.id / "checks" for player in players]
+    for player in players:
+        while player.call("test", wait_s=50)["data"].get("state") != "finished":
+            pass
+    players[0].call("submit", n=1)
+    _, output = harness("gc")
+    assert "check contract-" in output
+    assert "3.0 MiB in " in output
+    assert all(any(folder.iterdir()) for folder in checks)
+    harness("gc", "--delete")
+    assert not any(checks[0].iterdir()), "its session has ended"
+    assert any(checks[1].iterdir()), "it finished less than a week ago, and its session is open"
+    harness("gc", "--delete", "--older-than", "0")
+    assert not any(checks[1].iterdir())
+    assert (cache / "kept").exists()
+    for player in players:
+        run = tmp_path / "state/sessions" / player.id / "runs/test-1.1"
+        assert (run / "steps/fit-toy.score/metrics.json").exists()
+        assert (run / "files/line_rate.py").exists()
+    assert players[1].call("test", wait_s=50)["data"]["state"] == "finished"
+    check = players[1].call("check", wait_s=50)
+    while check["data"].get("state") == "running":
+        check = players[1].call("check", wait_s=50)
+    assert check["text"].startswith("[Check] ok")
+
+
+@pytest.mark.parametrize("age", ["-1", "nan"])
+def test_gc_refuses_an_age_that_cannot_be(
+    harness: Callable[..., tuple[int, str]], age: str
+) -> None:
+    code, output = harness("gc", "--delete", "--older-than", age)
+    assert code == 2
+    assert output == f"ERROR: --older-than is {age}; it may be 0 days or more\n"
 
 
 def test_a_transcript_of_ours_replays(
@@ -153,15 +282,16 @@ def test_serve_listens_where_its_flags_say(tmp_path: Path, toy_data: Path) -> No
     assert "127.0.0.1:1 " not in said
 
 
-def test_a_small_demo_plays_a_whole_session(tmp_path: Path, toy_data: Path) -> None:
+def play_demo(tasks: Path, state: Path, data: Path, *args: str) -> str:
+    """What `harness demo` prints."""
     environment = os.environ | {
-        "HARNESS_STATE_DIR": str(tmp_path / "state"),
-        "HARNESS_TASKS_DIR": str(TOY_TASKS),
-        "HARNESS_DATA_DIR": str(toy_data),
+        "HARNESS_STATE_DIR": str(state),
+        "HARNESS_TASKS_DIR": str(tasks),
+        "HARNESS_DATA_DIR": str(data),
         "COLUMNS": "200",
     }
     done = subprocess.run(
-        [sys.executable, "-c", "from harness.cli import app; app()", "demo"],
+        [sys.executable, "-c", "from harness.cli import app; app()", "demo", *args],
         env=environment,
         capture_output=True,
         text=True,
@@ -169,13 +299,27 @@ def test_a_small_demo_plays_a_whole_session(tmp_path: Path, toy_data: Path) -> N
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_demo_waits_for_the_checks(tmp_path: Path, toy_data: Path) -> None:
+    tasks = Path(shutil.copytree(TOY_TASKS, tmp_path / "tasks"))
+    script = tasks / "vetted_line/scripts/contract.sh"
+    script.write_text(script.read_text().replace("set -e", "sleep 3\nset -e", 1))
+    assert "sleep 3" in script.read_text()
+    said = play_demo(tasks, tmp_path / "state", toy_data, "--task", "vetted-line")
+    assert "[submit] Submitting result from test #1 as final." in said
+
+
+def test_a_small_demo_plays_a_whole_session(tmp_path: Path, toy_data: Path) -> None:
+    said_all = play_demo(TOY_TASKS, tmp_path / "state", toy_data)
     for said in (
         "ERROR: Lines 6..6 exceed the editable range. You may only edit lines 7–8.",
         "OK: Inserted 2 line(s) after line 5 in line_rate.py.",
         "[submit] Submitting result from test #1 as final.",
         "error (metres)",
     ):
-        assert said in done.stdout
+        assert said in said_all
 
 
 SQUARE = {
@@ -241,19 +385,44 @@ def test_check_of_a_plain_list_of_edits_is_one_case(
     assert "refused mine\n        line_model.py line 8 [linear]: " in output
 
 
+def test_check_with_too_few_gpus_is_one_clear_line(
+    harness: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = Path(shutil.copytree(TOY_TASKS, tmp_path / "tasks"))
+    yaml = tasks / "vetted_line/task.yaml"
+    yaml.write_text(
+        yaml.read_text().replace("label: fit-toy\n", "label: fit-toy\n        gpus: 99\n")
+    )
+    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tasks))
+    file = tmp_path / "mine.json"
+    file.write_text(json.dumps([HONEST]))
+    code, output = harness("check", "vetted-line", "--edits", str(file), "--profile", "toy")
+    assert code == 2
+    assert output.startswith("ERROR: stage fit-toy needs 99 GPU(s), there are ")
+    assert len(output.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
         (None, "No such file or directory"),
-        ("{", "while parsing"),
+        ("- op: undo\n- {", "line 2, column 4: while parsing a flow "),
+        ("- op: 3: 4", "line 1, column 8: mapping values are not allowed here"),
         ("[1, 2]", "give a list of edits, or of objects with 'name' and 'edits'"),
         ('{"op": "replace"}', "give a list of edits"),
         ('[{"name": "x", "edits": 3}]', "case 1: 'edits' must be a list of edits"),
+        ('[{"name": "x"}]', "item 1 has neither 'op', as an edit, nor 'edits', as a case"),
+        ('[{"name": "x", "edits": []}, {"op": "replace"}]', "item 2 has neither 'op'"),
     ],
 )
 def test_a_bad_file_of_edits_is_one_clear_line(
-    harness: Callable[..., tuple[int, str]], tmp_path: Path, content: str | None, said: str
+    harness: Callable[..., tuple[int, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str | None,
+    said: str,
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
     file = tmp_path / "cases.yaml"
     if content is not None:
         file.write_text(content)

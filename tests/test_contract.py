@@ -81,6 +81,7 @@ def probe_late(folder: Path, edit: Edit) -> Outcome:
     report = Report(path, NAME)
     module = contract.load(path)
     contract.wide(module, 0, 13535, report)
+    contract.own_sizes(module, 0, 13535, report)
     contract.compiled(module, contract.SIZES[0], 0, report)
     return Outcome(report.findings, report.warnings)
 
@@ -287,3 +288,10 @@ def test_an_unknown_role_is_an_error(tmp_path: Path) -> None:
     done, report = run_script(tmp_path, {}, role="run")
     assert (done.returncode, report) == (2, None)
     assert done.stderr.startswith("ERROR: this check has only the role contract")
+
+
+def test_the_tiny_profile_s_sizes_are_its_own() -> None:
+    """They are probed as they are; the script says them too."""
+    text = (SCRIPT.parent / "gpt_tiny.sh").read_text()
+    given = {name: int(value) for name, value in re.findall(r"--(\w+)=(\d+)", text)}
+    assert {name: given[name] for name in contract.TINY} == contract.TINY

@@ -397,9 +397,9 @@ def test_missing_data(trainer: Trainer):
 
 
 def test_no_data_folder_named(trainer: Trainer, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(trainer, "environment", lambda out: {})
+    monkeypatch.setattr(trainer, "environment", lambda out: {"HARNESS_OUT": str(trainer.folder)})
     monkeypatch.delenv("HARNESS_DATA", raising=False)
-    assert trainer.fail().startswith("ERROR: set HARNESS_DATA and HARNESS_OUT ")
+    assert trainer.fail().startswith("ERROR: set HARNESS_DATA to the folder ")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is there")
@@ -450,22 +450,23 @@ def test_baseline_starts_as_the_unedited_model(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "code", "line"),
     [
-        ([], 2, "ERROR: unknown role ''. Use preflight, run or score."),
-        (["serve"], 2, "ERROR: unknown role 'serve'. Use preflight, run or score."),
+        ([], 2, "ERROR: unknown role ''. Use "),
+        (["serve"], 2, "ERROR: unknown role 'serve'. Use "),
     ],
 )
 def test_scripts_know_their_roles(name: str, arguments: list[str], code: int, line: str):
     script = ["bash", str(SCRIPTS / f"gpt_{name}.sh"), *arguments]
     done = subprocess.run(script, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (code, line + "\n")
+    assert done.returncode == code
+    assert done.stderr.startswith(line)
+    assert done.stderr.endswith("preflight, feed, run or score.\n")
 
 
 def test_full_size_script_starts_one_process_a_gpu(tmp_path: Path):
     """The programs on the path only say how they were called."""
-    for name in ("python", "torchrun"):
-        program = tmp_path / name
-        program.write_text(f'#!/bin/sh\necho {name} "$CUDA_VISIBLE_DEVICES" "$@"\n')
-        program.chmod(0o755)
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\necho python "$CUDA_VISIBLE_DEVICES" "$@"\n')
+    program.chmod(0o755)
 
     def call(gpus: str) -> subprocess.CompletedProcess[str]:
         path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
@@ -478,7 +479,8 @@ def test_full_size_script_starts_one_process_a_gpu(tmp_path: Path):
 
     assert call("3").stdout == "python 3 nanoGPT/custom_pretrain.py --max_iters=20\n"
     assert call("1,4").stdout == (
-        "torchrun 1,4 --standalone --nproc_per_node=2 nanoGPT/custom_pretrain.py --max_iters=20\n"
+        "python 1,4 -m torch.distributed.run --standalone --nproc_per_node=2 "
+        "nanoGPT/custom_pretrain.py --max_iters=20\n"
     )
     none = call("")
     assert none.returncode == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,23 @@ import pytest
 import torch
 from training import load, make_data
 
+import shards
+
 data = load().data
 
 
-def feed(folder: Path, **changes: Any):
-    settings = {
-        "seed": 1,
-        "block_size": 16,
-        "vocab_size": 64,
-        "global_batch": 12,
-        "micro_batch": 3,
-        "eval_windows": 100,
-    }
-    return data.ShardFeed(folder, **(settings | changes))
+SIZES = {
+    "block_size": 16,
+    "vocab_size": 64,
+    "global_batch": 12,
+    "micro_batch": 3,
+    "eval_windows": 100,
+}
+
+
+def feed(folder: Path, rank: int = 0, world: int = 1, **changes: int):
+    sizes = types.SimpleNamespace(**(SIZES | changes))
+    return data.ShardFeed(folder, 1, sizes, rank, world)
 
 
 def rows(batches: Any) -> dict[int, torch.Tensor]:
@@ -44,7 +49,7 @@ def test_ranks_share_what_one_rank_reads(tmp_path: Path, world: int, part: str):
 
     def read(**place: int) -> dict[int, torch.Tensor]:
         own = feed(folder, **place)
-        return rows(own.train(7) if part == "train" else own.monitor())
+        return rows(own.train(7) if part == "train" else own.monitor(7))
 
     alone = read()
     shares = [read(rank=rank, world=world) for rank in range(world)]
@@ -58,23 +63,23 @@ def test_a_step_is_the_same_whatever_was_read_before(tmp_path: Path):
     fresh, used = feed(make_data(tmp_path)), feed(tmp_path)
     for step in range(3):
         list(used.train(step))
-    list(used.monitor())
+    list(used.monitor(3))
     one, other = rows(fresh.train(9)), rows(used.train(9))
     assert all(torch.equal(one[i], other[i]) for i in one)
 
 
 def test_sequence_starts_depend_on_seed_and_step_and_fill_the_span():
-    same = data.sequence_starts(3, 4, 50, 1000)
-    assert np.array_equal(same, data.sequence_starts(3, 4, 50, 1000))
-    assert np.array_equal(same[:20], data.sequence_starts(3, 4, 20, 1000))
-    assert not np.array_equal(same, data.sequence_starts(3, 5, 50, 1000))
-    assert not np.array_equal(same, data.sequence_starts(4, 4, 50, 1000))
-    assert set(data.sequence_starts(0, 0, 500, 4)) == {0, 1, 2, 3}
+    same = shards.sequence_starts(3, 4, 50, 1000)
+    assert np.array_equal(same, shards.sequence_starts(3, 4, 50, 1000))
+    assert np.array_equal(same[:20], shards.sequence_starts(3, 4, 20, 1000))
+    assert not np.array_equal(same, shards.sequence_starts(3, 5, 50, 1000))
+    assert not np.array_equal(same, shards.sequence_starts(4, 4, 50, 1000))
+    assert set(shards.sequence_starts(0, 0, 500, 4)) == {0, 1, 2, 3}
 
 
 def test_the_order_is_the_same_in_every_version():
     """A changed order would break comparisons between runs, and resuming."""
-    assert data.sequence_starts(42, 0, 4, 10**9).tolist() == STARTS
+    assert shards.sequence_starts(42, 0, 4, 10**9).tolist() == STARTS
 
 
 STARTS = [320379406, 592278910, 917231875, 533373529]
@@ -83,11 +88,11 @@ STARTS = [320379406, 592278910, 917231875, 533373529]
 def test_monitor_windows_follow_each_other(tmp_path: Path):
     folder = make_data(tmp_path)
     tokens = np.fromfile(folder / "monitor.bin", dtype="<u2").astype(np.int64)
-    batches = list(feed(folder).monitor())
+    batches = list(feed(folder).monitor(0))
     inputs = torch.cat([b.inputs for b in batches]).flatten().numpy()
     assert len(inputs) == 12 * 16  # of 200 tokens: as many whole windows as have a next token
     assert np.array_equal(inputs, tokens[: len(inputs)])
-    assert sum(len(b.inputs) for b in feed(folder, eval_windows=5).monitor()) == 5
+    assert sum(len(b.inputs) for b in feed(folder, eval_windows=5).monitor(0)) == 5
 
 
 def set_meta(folder: Path, text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ FLOORS = (
     (
         "harness.session",
         "harness.prompt",
+        "harness.measured",
         "harness.retention",
         "harness.datasets",
         "harness.vetting",
@@ -28,13 +30,14 @@ FLOORS = (
     ("harness.results", "harness.answers", "harness.probes"),
     ("harness.jobs",),
     ("harness.checks",),
+    ("harness.sandbox",),
     ("harness.task",),
     ("harness.workspace", "harness.store"),
     ("harness.events",),
     ("harness.budget", "harness.metrics", "harness.render", "harness.tracebacks"),
     ("harness.edits",),
     ("harness.regions", "harness.constraints"),
-    ("harness.errors", "harness.settings", "harness.hardware"),
+    ("harness.errors", "harness.settings", "harness.hardware", "harness.transport"),
     ("harness",),
 )
 
@@ -84,6 +87,12 @@ def test_imports_go_downward_only(path: Path) -> None:
 @pytest.mark.parametrize("path", [*modules("nanoGPT"), *modules("tasks")], ids=name_of)
 def test_tasks_know_nothing_of_the_harness(path: Path) -> None:
     assert not {m for m in imports_of(path) if m.split(".")[0] in ("harness", "server")}
+
+
+def test_the_transport_stands_alone() -> None:
+    for path in modules("harness/transport"):
+        roots = {module.split(".")[0] for module in imports_of(path)}
+        assert roots <= sys.stdlib_module_names | {"numpy"}, path
 
 
 @pytest.mark.parametrize("path", modules("harness"), ids=name_of)

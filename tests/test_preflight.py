@@ -17,7 +17,7 @@ import pytest
 from training import FOLDER, ROOT, SMALL, edited
 
 import preflight
-from preflight import Check, Outcome, Report
+from preflight import Check, Outcome, Report, Unedited
 
 SCRIPTS = ROOT / "tasks/llm-pretrain-residual/scripts"
 NAME = "nanoGPT/custom_pretrain.py"
@@ -55,6 +55,7 @@ class Preflight:
             "HARNESS_FILES": str(files),
             "HARNESS_REFERENCE": str(self.reference),
             "HARNESS_CACHE": str(self.folder / "cache"),
+            "HARNESS_MEASURED": str(self.folder / "measured"),
             "HARNESS_OUT": str(self.folder / "out"),
             "HARNESS_SEED": "42",
             "HARNESS_GPUS": "",
@@ -66,6 +67,22 @@ class Preflight:
 
     def command(self, *arguments: str) -> list[str]:
         return [sys.executable, "-P", str(FOLDER / "preflight.py"), *SMALL, *arguments]
+
+    def measure(self, *arguments: str) -> None:
+        """Measures the unedited file."""
+        shutil.rmtree(self.folder / "measured", ignore_errors=True)
+        own = {"HARNESS_OUT": str(self.folder / "measured"), "HARNESS_CACHE": str(self.kept)}
+        subprocess.run(
+            self.command("--reference", *arguments),
+            cwd=self.reference,
+            env=self.environment(self.reference) | own,
+            check=True,
+        )
+
+    @property
+    def kept(self) -> Path:
+        """What is kept between tests."""
+        return self.folder / "kept"
 
     def check(self, *changes: tuple[str, str], arguments: tuple[str, ...] = ()) -> Report:
         """The findings on a file with these changes; nothing else may be left behind."""
@@ -100,7 +117,6 @@ def test_the_unedited_file_is_accepted(full_size: Preflight) -> None:
     assert report.facts["steps"] == 8
     assert report.facts["micro_batches"] == 4
     assert "step_ratio" not in report.facts
-    assert not (full_size.folder / "cache").exists()
 
 
 @pytest.mark.parametrize(
@@ -166,7 +182,9 @@ def test_what_does_not_work_is_refused(
 
 def test_a_slow_edit_is_too_slow_for_the_ratio_and_for_the_limit(full_size: Preflight) -> None:
     slow = (LOOP, "            x = block(x)\n        import time; time.sleep(0.1)\n")
-    report = full_size.check(slow, arguments=("--time-on-cpu", "--max_iters=4000"))
+    arguments = ("--time-on-cpu", "--max_iters=4000")
+    full_size.measure(*arguments)
+    report = full_size.check(slow, arguments=arguments)
     assert [finding["rule"] for finding in report.findings] == ["too-slow", "time-limit"]
     facts = report.facts
     assert facts["step_ratio"] > 2
@@ -179,7 +197,8 @@ def test_a_slow_edit_is_too_slow_for_the_ratio_and_for_the_limit(full_size: Pref
     assert "the stage has 2 minutes" in report.findings[1]["message"]
     assert not facts["reference_known"]
     # The second time the unedited file's measurement is found, and is the same one.
-    again = full_size.check(arguments=("--time-on-cpu", "--max_iters=4000")).facts
+    full_size.measure(*arguments)
+    again = full_size.check(arguments=arguments).facts
     assert again["reference_known"]
     assert again["reference_step_s"] == facts["reference_step_s"]
 
@@ -188,10 +207,12 @@ def test_what_is_known_of_the_unedited_file_holds_for_it_alone(tmp_path: Path) -
     reference = snapshot(tmp_path / "reference")
 
     def key(machine: str = "cpu", torch: str = "2.13.0", **values: Any) -> str:
-        return a_check(tmp_path / "files", reference, **values).reference_key(machine, torch)
+        chosen: dict[str, Any] = {"settings": SMALL, "gpus": ()} | values
+        unedited = Unedited(**chosen, reference=reference, cache=tmp_path / "kept")
+        return unedited.key(machine, torch)
 
     first = key()
-    assert key(seed=1, limit_s=5.0, memory_gib=79.0) == first
+    assert key(seed=1, memory_gib=79.0) == first
     others = {
         key(machine="NVIDIA H200"),
         key(torch="2.11.0"),
@@ -218,16 +239,25 @@ def test_nothing_that_an_edit_starts_outlives_the_check(full_size: Preflight) ->
     assert not [command for command in commands if wait in command]
 
 
-def test_an_edit_finds_neither_the_cache_nor_the_reference(full_size: Preflight) -> None:
-    look = (
-        RESIDUAL,
-        "        import os\n"
-        "        found = [n for n in ('HARNESS_CACHE', 'HARNESS_REFERENCE') if n in os.environ]\n"
-        "        kept = os.environ['TORCHINDUCTOR_CACHE_DIR']\n"
-        "        raise RuntimeError(f'{found} {kept.count(\"preflight-\")}')\n",
+def test_only_the_unedited_file_fills_what_is_kept(full_size: Preflight) -> None:
+    full_size.measure("--time-on-cpu")
+    (record,) = full_size.kept.glob("*.json")
+    before = record.read_bytes()
+    full_size.check(arguments=("--time-on-cpu",))
+    assert record.read_bytes() == before
+    assert json.loads((full_size.folder / "measured/measured.json").read_text())["known"] is False
+
+
+def test_without_figures_of_the_unedited_file_there_is_no_verdict(full_size: Preflight) -> None:
+    done = subprocess.run(
+        full_size.command("--time-on-cpu"),
+        cwd=full_size.reference,
+        env=full_size.environment(full_size.reference),
+        capture_output=True,
+        text=True,
     )
-    report = full_size.check(look, arguments=("--time-on-cpu",))
-    assert [f["message"] for f in report.findings] == ["RuntimeError: [] 1"]
+    assert done.returncode == 1
+    assert "ERROR: no figures of the unedited file" in done.stderr
 
 
 def test_a_loop_without_end_is_given_up(
@@ -280,13 +310,16 @@ def test_compiling_for_too_long_leaves_the_verdict_to_the_time_without(
         full_size.reference,
         settings=(*SMALL, "--compile=true"),
         cache=full_size.folder / "cache",
+        measured={
+            "step_s": 0.01,
+            "peak_bytes": 0,
+            "compile_s": 0.0,
+            "known": True,
+            "check_s": 0.0,
+        },
         timed=True,
         max_step_ratio=0.001,
     )
-    # What the unedited file's process leaves is made here: no compiler runs for this test.
-    reference = {"step_s": 0.01, "peak_bytes": 0, "compile_s": 0.0}
-    (kept := full_size.folder / "kept").mkdir()
-    monkeypatch.setattr(Check, "_reference", lambda *_: (reference, kept, True))
     monkeypatch.setattr(preflight, "COMPILE_S", 0.0)
     report = check.report(full_size.folder)
     assert [f["rule"] for f in report.findings] == ["too-slow"]
@@ -340,7 +373,7 @@ def test_what_does_not_fit_is_told_with_its_lines(
         gpus=("0",),
     )
     outcomes = {"train": Outcome(failed=FULL), "memory": Outcome(result=found)}
-    monkeypatch.setattr(Check, "_steps", lambda _, folder, mode, *rest: outcomes[mode])
+    monkeypatch.setattr(Check, "take", lambda _, folder, mode, *rest: outcomes[mode])
     (finding,) = check.report(tmp_path).findings
     assert (finding["rule"], finding["message"], finding["line"]) == ("memory", message, line)
 

@@ -128,6 +128,21 @@ def test_a_whole_test_trains_and_scores(server: Server) -> None:
     assert sum(windows) / len(windows) == pytest.approx(metrics["val_loss"], abs=1e-3)
 
 
+@pytest.mark.slow
+def test_a_whole_tiny_test_learns_within_its_time(server: Server) -> None:
+    """From the call of `test` to its result, checks included, as the task promises people."""
+    session = server.session("tiny")
+    began = time.monotonic()
+    session.call("test", wait_s=0)
+    answer = session.finished()
+    seconds = time.monotonic() - began
+    untrained = next(line for line in answer["data"]["curve"] if line["step"] == 0)["val_loss"]
+    assert untrained == pytest.approx(math.log(4096), abs=0.3)
+    assert answer["data"]["metrics"]["val_loss"] < untrained - 2
+    stages = [(stage["label"], stage["seconds"]) for stage in answer["data"]["stages"]]
+    assert seconds <= 90, f"load average {os.getloadavg()}, stages {stages}"
+
+
 def test_the_baselines_edits_are_accepted_and_train(server: Server) -> None:
     from harness.task import find_tasks
 

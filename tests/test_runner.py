@@ -365,19 +365,31 @@ def test_the_plan_of_a_task(tmp_path: Path) -> None:
     assert (paths.files / "line_rate.py").read_text() == "edited\n"
     assert (paths.files / "loop.py").read_bytes() == dict(TASK.sibling_contents())["loop.py"]
     run, score = plan.stages[0].steps
-    assert run.env == {
-        "HARNESS_DATA": str(tmp_path / "data/points/run"),
-        "HARNESS_OUT": str(paths.root / "out"),
+    assert run.confinement is not None
+    assert {name: run.env[name] for name in run.env if name.startswith("HARNESS_")} == {
+        "HARNESS_FILES": "/harness/files",
+        "HARNESS_DATA": "/harness/data",
+        "HARNESS_OUT": "/harness/out",
+        "HARNESS_CACHE": "/harness/cache",
         "HARNESS_STAGE": "fit-toy",
         "HARNESS_GPUS": "",
     }
+    shown = {mount.target: mount for mount in run.confinement.mounts}
+    assert shown["/harness/data"].source == str(tmp_path / "data/points/run")
+    assert [m.source for m in shown.values() if m.writable] == [str(paths.out), str(paths.cache)]
+    assert run.keeps[0].file == "fit.json"
+    assert score.confinement is None
     assert score.env == {
         "HARNESS_DATA": str(tmp_path / "data/points/score"),
         "HARNESS_OUT": str(paths.root / "steps/fit-toy.score"),
-        "HARNESS_RUN_OUT": str(paths.root / "out"),
+        "HARNESS_RUN_OUT": str(paths.kept),
+        "HARNESS_SERVER": str(paths.server("fit-toy")),
         "HARNESS_STAGE": "fit-toy",
         "HARNESS_GPUS": "",
     }
+    assert score.companion is not None
+    assert score.companion.role == "serve"
+    assert "HARNESS_DATA" not in score.companion.env
     assert plan.stages[1].needs == ["fit-toy"]
     assert plan.env["HARNESS_SEED"] == "42"
     assert plan.env["HARNESS_PROFILE"] == "toy"
@@ -385,6 +397,16 @@ def test_the_plan_of_a_task(tmp_path: Path) -> None:
     assert plan.env["OMP_NUM_THREADS"] == "2"
     with pytest.raises(FileExistsError):
         prepare_run_dir(paths, plan, {})
+
+
+def test_without_a_sandbox_the_same_variables_hold_paths_of_the_host(tmp_path: Path) -> None:
+    paths = SessionPaths(tmp_path).run(1)
+    plan = make_plan(TASK, "toy", 1, 1, around(paths, tmp_path / "data", sandbox=False))
+    run = plan.stages[0].steps[0]
+    assert not plan.sandbox
+    assert run.confinement is None
+    assert run.env["HARNESS_FILES"] == str(paths.files)
+    assert run.env["HARNESS_OUT"] == str(paths.out)
 
 
 def test_gpus_are_handed_out_or_missed(tmp_path: Path) -> None:

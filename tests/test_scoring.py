@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
 from prepared import REPOSITORY, shakespeare_dir
+from scored import direct, write_server
 
 import checkpoint
 import custom_pretrain
 from scoring.lm_eval_stage import CheckpointLM, load_tasks, score_tasks, vocabulary_of
-from scoring.model import ScoredModel, load_direct
+from scoring.model import ScoredModel
 from scoring.perplexity import score_all, score_passages, score_split
 from scoring.report import ScoreError
+from scoring.served import Checkpoint, Tensors, check_tensors
 from scoring.spans import (
     Span,
     batches,
@@ -41,8 +44,12 @@ EDITED = REPOSITORY / "nanoGPT" / "custom_pretrain.py"
 TASK = REPOSITORY / "tasks" / "llm-pretrain-residual"
 EVALS = TASK / "evals"
 VISIBLE, HIDDEN = ["agreement", "word_order"], ["fitting_word"]
-BLOCK = 32
+BLOCK = 64
 EOT = 256
+SETTINGS = [
+    "--device=cpu", "--bfloat16=false", "--compile=false", f"--block_size={BLOCK}",
+    "--vocab_size=4096", "--n_layer=2", "--n_head=2", "--n_embd=32",
+]  # fmt: skip
 
 
 @dataclasses.dataclass
@@ -63,15 +70,14 @@ class Trained:
 
 def make_trained(folder: Path, *, bias: bool = False) -> Trained:
     torch.manual_seed(7)
-    config = custom_pretrain.GPTConfig(
-        block_size=BLOCK, vocab_size=4096, n_layer=2, n_head=2, n_embd=32, bias=bias
-    )
+    settings = [*SETTINGS, f"--bias={str(bias).lower()}"]
+    config = custom_pretrain.read_settings(settings, {}).model()
     model = custom_pretrain.GPT(config).eval()
     with torch.no_grad():
         for parameter in model.parameters():  # gains and biases that are not ones and zeros
             parameter.add_(0.1 * torch.randn_like(parameter))
     checkpoint.save_weights(folder, "gpt-smoke", model, {"model": dataclasses.asdict(config)})
-    return Trained(model, folder, load_direct(EDITED, folder, "gpt-smoke", "cpu"))
+    return Trained(model, folder, direct(EDITED, settings, folder, "gpt-smoke"))
 
 
 @pytest.fixture(scope="module")
@@ -271,12 +277,12 @@ def test_the_models_own_loss_and_logits_do_not_count(trained: Trained, tmp_path:
         "logits, loss = logits * 0 + targets[..., None], logits.sum() * 0",
     ).replace("logits = self.lm_head(x[:, [-1], :])", "logits = x[:, [-1], :] * 0")
     assert lying.count(" * 0") == honest.count(" * 0") + 3
-    for name in ("checkpoint.py", "data.py", "progress.py"):
+    for name in ("checkpoint.py", "data.py", "progress.py", "shards.py"):
         (tmp_path / name).write_text((EDITED.parent / name).read_text())
     (tmp_path / "custom_pretrain.py").write_text(lying)
-    liar = load_direct(tmp_path / "custom_pretrain.py", trained.folder, "gpt-smoke", "cpu")
+    liar = direct(tmp_path / "custom_pretrain.py", SETTINGS, trained.folder, "gpt-smoke")
     spans = fixed_windows(list(range(100)), BLOCK)
-    assert liar.score(spans) == trained.scored.score(spans)
+    assert [s.loss for s in liar.score(spans)] == [s.loss for s in trained.scored.score(spans)]
 
 
 # -----------------------------------------------------------------------------
@@ -309,11 +315,16 @@ def test_items(name: str, choices: int) -> None:
 
 
 @pytest.fixture
-def surroundings(trained: Trained, data: Path, tmp_path: Path) -> dict[str, str]:
+def surroundings(
+    trained: Trained, data: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, str]:
+    beside = tmp_path_factory.mktemp("server") / "serve.json"
+    server = write_server(beside, SETTINGS, REPOSITORY, trained.folder)
     return {
         **{k: v for k, v in os.environ.items() if not k.startswith(("HF_", "PYTHON"))},
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "HARNESS_FILES": str(REPOSITORY),
+        "PYTHONPATH": str(REPOSITORY / "harness" / "transport"),
+        "HARNESS_SERVER": str(server),
         "HARNESS_DATA": str(data),
         "HARNESS_OUT": str(tmp_path),
         "HARNESS_RUN_OUT": str(trained.folder),
@@ -333,8 +344,11 @@ def lm_eval_script(env: dict[str, str], profile: str) -> subprocess.CompletedPro
 
 def perplexity_program(env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-P", "-m", "scoring.perplexity", "--max-windows=5", "--max-passages=4"],
-        env={**env, "PYTHONPATH": str(REPOSITORY / "nanoGPT")},
+        [
+            *(sys.executable, "-P", "-m", "scoring.perplexity", "--max-windows=5"),
+            *("--max-passages=4", "--max-extra=1", "--audited=200", "--", *SETTINGS),
+        ],
+        env={**env, "PYTHONPATH": f"{REPOSITORY / 'nanoGPT'}:{env['PYTHONPATH']}"},
         capture_output=True,
         text=True,
         timeout=120,
@@ -368,7 +382,7 @@ def test_lm_eval_stage_shows_nothing_hidden(surroundings: dict[str, str], tmp_pa
         assert not shown & {item["id"] for item in found["hidden"]["per_item"][name]}
     # Counts of items only: a metric's value would have a point in it.
     assert not re.search(r"\d\.\d", done.stdout + done.stderr)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "planted"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["metrics.json", "planted", "reference"]
 
 
 def test_perplexity_stage_shows_nothing_hidden(
@@ -381,6 +395,9 @@ def test_perplexity_stage_shows_nothing_hidden(
     assert list(found["metrics"]) == list(found["per_window"]) == names
     assert list(found["hidden"]["final"]) == list(found["hidden"]["per_window"]) == names
     assert found["hidden"]["metrics"] == found["per_item"] == found["hidden"]["per_item"] == {}
+    audit = found["hidden"]["audit"]
+    assert (audit["category"], audit["changed"]) == (None, False)
+    assert audit["samples"]["uniform"]["largest"] < 1e-4
     assert [len(found["per_window"][n]) for n in names] == [5, 4, 4]
     mean = sum(found["per_window"]["val_loss"]) / 5
     assert found["metrics"]["val_loss"] == pytest.approx(mean, abs=1e-5)
@@ -417,18 +434,65 @@ def test_full_size_tasks_say_that_their_sets_are_missing(surroundings: dict[str,
 
 
 def test_a_model_that_diverged_has_no_score(trained: Trained) -> None:
-    nan = dataclasses.replace(
-        trained.scored, hidden_states=lambda idx: torch.full((*idx.shape, 32), math.nan)
-    )
+    def diverged(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        return (torch.full((*idx.shape, 32), math.nan) for idx in batches)
+
+    nan = dataclasses.replace(trained.scored, hidden_states=diverged)
     with pytest.raises(ScoreError, match="not a finite number"):
         nan.score([Span([1, 2], [3])])
 
 
-def test_a_checkpoint_of_another_shape_is_refused(trained: Trained, tmp_path: Path) -> None:
-    facts = json.loads((trained.folder / "ckpt_gpt-smoke.json").read_text())
-    facts["model"]["n_layer"] = 3
-    (tmp_path / "ckpt_a.json").write_text(json.dumps(facts))
-    weights = trained.folder / "ckpt_gpt-smoke.safetensors"
-    (tmp_path / "ckpt_a.safetensors").write_bytes(weights.read_bytes())
-    with pytest.raises(ScoreError, match=r"transformer\.h\.2"):
-        load_direct(EDITED, tmp_path, "a", "cpu")
+F32, I64 = torch.float32, torch.int64
+UNEDITED = {
+    "transformer.wte.weight": (F32, (10, 4)),
+    "transformer.wpe.weight": (F32, (5, 4)),
+    "transformer.ln_f.weight": (F32, (4,)),
+    "step": (I64, ()),
+    "lm_head.weight": (F32, (10, 4)),
+}
+
+
+@pytest.mark.parametrize(
+    ("found", "declared", "says"),
+    [
+        ({}, {}, None),
+        ({"gain": (F32, (60,))}, {"gain": (F32, (60,))}, None),
+        ({"gain": (F32, (70,))}, {"gain": (F32, (70,))}, "the model holds 135 numbers"),
+        ({"gain": (F32, (3,))}, {"gain": (F32, (2,))}, r"shape \[3\] as gain"),
+        ({"gain": (F32, (3,))}, {"gain": (torch.float16, (3,))}, "float32 of shape"),
+        ({"gain": (F32, (3,))}, {}, "holds gain, which the file does not declare"),
+        ({}, {"gain": (F32, (3,))}, "lacks gain"),
+        (dict.fromkeys(["transformer.wte.weight"], (F32, (11, 4))), {}, "it must be"),
+        (dict.fromkeys(["transformer.ln_f.bias"], (F32, (4,))), {}, "it must be nothing"),
+        ({"lm_head.weight": (F32, (10, 4))}, {}, "holds lm_head.weight"),
+    ],
+)
+def test_a_checkpoint_is_what_the_file_declares(
+    found: Tensors, declared: Tensors, says: str | None
+) -> None:
+    own = {k: v for k, v in UNEDITED.items() if k != "lm_head.weight"}
+    if says is None:
+        check_tensors(own | found, UNEDITED | declared, UNEDITED, 1.0)
+        return
+    with pytest.raises(ScoreError, match=says):
+        check_tensors(own | found, UNEDITED | declared, UNEDITED, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"), [(b"", "can be read"), (b"\xff" * 100, "can be read")]
+)
+def test_a_file_that_is_no_checkpoint(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "ckpt_a.safetensors").write_bytes(content)
+    with pytest.raises(ScoreError, match=says):
+        Checkpoint(tmp_path, "a")
+
+
+def test_a_checkpoint_of_another_shape_is_refused(
+    surroundings: dict[str, str], tmp_path: Path
+) -> None:
+    three = [*SETTINGS, "--n_layer=3"]
+    config = custom_pretrain.read_settings(three, {}).model()
+    checkpoint.save_weights(tmp_path, "gpt-smoke", custom_pretrain.GPT(config), {})
+    done = perplexity_program({**surroundings, "HARNESS_RUN_OUT": str(tmp_path)})
+    assert done.returncode == 1
+    assert re.match(r"ERROR: the checkpoint holds transformer\.h\.2\..* not declare", done.stderr)

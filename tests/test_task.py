@@ -177,7 +177,7 @@ PROBLEMS: list[tuple[str, list[Change], str, str, str]] = [
         "near",
     ),
     ("prepare", [("[make_data.py]", "[x.py]")], "x.py", "profiles.toy.data.prepare[0]", "no such"),
-    ("syntax", [("tests: 3", "tests: [3")], "feedback", "(file)", ""),
+    ("syntax", [("tests: 3", "tests: [3")], "sandbox", "(file)", ""),
 ]
 
 

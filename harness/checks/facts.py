@@ -29,6 +29,11 @@ class LockedFacts:
     """by class: what it defines, and what locked code calls on a plain name, `model.eval()`"""
     module_attributes: frozenset[str]
     """read from modules: `cross_entropy` of `F.cross_entropy(…)`"""
+    locked_methods: frozenset[str]
+    """defined by a locked class"""
+    shared_attributes: frozenset[str]
+    """those of modules; methods, settings and special names of locked classes; methods that locked
+    code calls on whatever object: assigned on what can't be told, they may change locked code"""
 
     def reads_line(self, name: str, after: int = 0) -> int | None:
         """The first line below `after` on which locked code reads a name of the module."""
@@ -49,6 +54,7 @@ def locked_facts(pristine: EditableFile) -> LockedFacts:
                 parts = alias.name.split(".")
                 modules.update(".".join(parts[:end]) for end in range(1, len(parts) + 1))
     called = _called_on_names(structure)
+    of_modules = frozenset(_module_attributes(structure, imports))
     return LockedFacts(
         structure=structure,
         names=names,
@@ -61,7 +67,9 @@ def locked_facts(pristine: EditableFile) -> LockedFacts:
             for node in structure.tree.body
             if isinstance(node, ast.ClassDef) and not structure.is_region(node)
         },
-        module_attributes=frozenset(_module_attributes(structure, imports)),
+        module_attributes=of_modules,
+        locked_methods=frozenset(_locked_methods(structure)),
+        shared_attributes=of_modules | _shared_attributes(structure),
     )
 
 
@@ -87,6 +95,34 @@ def _module_attributes(structure: Structure, imports: dict[str, Binding]) -> set
         for node in _locked_nodes(structure)
         if isinstance(node, ast.Attribute) and rooted(node.value)
     }
+
+
+def _locked_methods(structure: Structure) -> set[str]:
+    return {
+        part.name
+        for node in _locked_nodes(structure)
+        if isinstance(node, ast.ClassDef)
+        for part in node.body
+        if isinstance(part, Function) and not structure.is_region(part)
+    }
+
+
+def _shared_attributes(structure: Structure) -> set[str]:
+    called: set[str] = set()
+    settings: set[str] = set()
+    plain: set[str] = set()  # what locked code itself sets, or looks for, on one object
+    for node in _locked_nodes(structure):
+        match node:
+            case ast.Call(func=ast.Attribute(attr=attr)):
+                called.add(attr)
+            case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(attr)), *_]):
+                plain.add(attr)
+            case ast.Attribute(attr=attr, ctx=ast.Store()):
+                plain.add(attr)
+            case ast.ClassDef(body=body):
+                fields = [part for part in body if isinstance(part, ast.AnnAssign)]
+                settings.update(f.target.id for f in fields if isinstance(f.target, ast.Name))
+    return _locked_methods(structure) | (called | settings) - plain
 
 
 def _instance_names(structure: Structure) -> set[str]:

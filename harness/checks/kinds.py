@@ -77,10 +77,18 @@ def _is_definition(statement: ast.stmt) -> bool:
         case ast.Expr(value=ast.Constant(value=str())):
             return True
         case ast.Assign(targets=targets, value=value):
-            return all(isinstance(t, ast.Name) for t in targets) and is_literal(value)
+            plain = all(isinstance(t, ast.Name) for t in targets)
+            return plain and (is_literal(value) or _is_path(value))
         case ast.AnnAssign(target=ast.Name(), value=value):
-            return value is None or is_literal(value)
+            return value is None or is_literal(value) or _is_path(value)
     return False
+
+
+def _is_path(node: ast.AST) -> bool:
+    """Whether it is a name, or an attribute of one: `Tensor = torch.Tensor`."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return isinstance(node, ast.Name)
 
 
 def is_literal(node: ast.AST) -> bool:

@@ -44,6 +44,49 @@ def check_literals(limits: Limits, code: Sequence[Placed], first: int, report: R
         )
 
 
+def check_names(limits: Limits, code: Sequence[Placed], first: int, report: Report) -> None:
+    """Check the names that a region makes up: `dir` and parameters' names can be read as text."""
+    seen: set[str] = set()
+    for placed in code:
+        for node in walk(placed.statement):
+            for name in _made_up(node):
+                if name in seen:
+                    continue
+                seen.add(name)
+                if limits.name_chars is not None and len(name) > limits.name_chars:
+                    report(
+                        "literal-size",
+                        getattr(node, "lineno", first),
+                        f"a name of {len(name)} characters, at most {limits.name_chars} are "
+                        "accepted; take a shorter one",
+                    )
+    total = sum(map(len, seen))
+    if limits.name_total is not None and total > limits.name_total:
+        report(
+            "literal-size",
+            first,
+            f"the names that the region binds have {total} characters together, at most "
+            f"{limits.name_total} are accepted; take fewer or shorter ones",
+        )
+
+
+def _made_up(node: ast.AST) -> Sequence[str]:
+    match node:
+        case ast.Name(id=name, ctx=ast.Store()) | ast.Attribute(attr=name, ctx=ast.Store()):
+            return [name]
+        case ast.arg(arg=name) | ast.keyword(arg=str(name)):
+            return [name]
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            return [node.name]
+        case ast.AnnAssign(target=ast.Name(id=name)):
+            return [name]
+        case ast.alias(asname=str(name)):
+            return [name]
+        case ast.Global(names=names) | ast.Nonlocal(names=names):
+            return names
+    return []
+
+
 class _Measure(ast.NodeVisitor):
     def __init__(self, limits: Limits, report: Report) -> None:
         self.limits, self.report, self.total = limits, report, 0
@@ -60,7 +103,9 @@ class _Measure(ast.NodeVisitor):
                 self.total += len(data)
                 self._length(node, len(data))
             case ast.Constant():
-                self._length(node, (node.end_col_offset or 0) - node.col_offset)
+                length = (node.end_col_offset or 0) - node.col_offset
+                self.total += length if length > 20 else 0  # a number may hold a text
+                self._length(node, length)
             case ast.JoinedStr() | ast.BinOp(op=ast.Add()):
                 if id(node) not in self.counted:
                     self._length(node, self._joined(node))

@@ -14,7 +14,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 SCOPE_READERS = _words(
-    "locals globals vars exec eval compile __import__ breakpoint open help exit quit input"
+    "locals globals vars dir exec eval compile __import__ breakpoint open help exit quit input"
 )
 """Builtins that hand out a scope, run text, or reach outside of the process."""
 
@@ -64,7 +64,7 @@ OUTWARD_MODULES = _words(
     """os sys builtins importlib subprocess io pathlib shutil ctypes gc threading _thread pickle
     multiprocessing socket urllib http atexit tempfile glob marshal traceback linecache pdb runpy
     pkgutil asyncio concurrent faulthandler resource fcntl mmap shelve sqlite3 ssl zipfile tarfile
-    inspect bltns posix thread"""
+    inspect bltns posix thread types"""
 )
 """Modules that others hold as attributes (`torch.os`, `random._os`)."""
 

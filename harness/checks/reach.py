@@ -11,7 +11,9 @@ process that runs this code, not in a score.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
 
 from harness.checks.facts import LockedFacts
 from harness.checks.outward import (
@@ -24,10 +26,10 @@ from harness.checks.outward import (
     is_dunder,
     leads_out,
 )
-from harness.checks.resolve import CLASS, OWN, SELF, UNKNOWN, Resolver, Scope
+from harness.checks.resolve import CLASS, MADE, OWN, SELF, UNKNOWN, Resolver, Scope, is_safe
 from harness.checks.scopes import Binding, collect, import_bindings, parameter_names
-from harness.checks.structure import Function, Placed, children
-from harness.constraints import Constraints
+from harness.checks.structure import Function, Placed, children, walk
+from harness.constraints import Constraints, name_matches
 
 Report = Callable[[str, ast.AST, str], None]
 """Takes the rule, the node and the message."""
@@ -43,7 +45,15 @@ class Reach(Resolver):
         super().__init__(module)
         self.facts, self.imports, self.report_to = facts, constraints.imports, report
         self.protected = frozenset(constraints.protected_attributes)
+        self.forbidden = constraints.forbidden_attributes
+        roots = {name.split(".")[0] for name in self.imports.allowed} if self.imports else set()
+        self.foreign = {
+            name
+            for name, binding in facts.imports.items()
+            if (binding.target or "").split(".")[0] in roots
+        }
         self.kept: dict[int, Scope] = {}
+        self.texts: list[tuple[str, int, tuple[str, ...]]] = []
         self.decorators: set[int] = set()
         self.silent = True
         self.locked_class = ""
@@ -92,6 +102,7 @@ class Reach(Resolver):
                 self._import(node)
             case ast.FunctionDef() | ast.AsyncFunctionDef():
                 self._defined_name(node.name, node)
+                self.may_be(node.name, None if node.decorator_list else MADE)
                 self.decorators.update(map(id, node.decorator_list))
                 self.visit_all(node.decorator_list)
                 self._function(node, node.args, node.body)
@@ -105,6 +116,14 @@ class Reach(Resolver):
                 for generator in node.generators:
                     self._within(node, bound, [], alias=(generator.target, generator.iter))
                 self._within(node, bound, children(node))
+            case ast.For() | ast.AsyncFor():
+                # Its body is looked at with what the loop binds.
+                self.visit(node.iter)
+                self.alias(node.target, node.iter)
+                self.visit(node.target)
+                with self._texts(node.target, node.iter, node.body):
+                    self.visit_all(node.body)
+                self.visit_all(node.orelse)
             case ast.Expr(value=ast.Constant(value=str())):
                 pass  # a docstring is a comment
             case ast.MatchClass():
@@ -125,10 +144,17 @@ class Reach(Resolver):
                 | ast.NamedExpr(target=target, value=value)
             ):
                 self.alias(target, value)
-            case ast.For(target=target, iter=value) | ast.AsyncFor(target=target, iter=value):
-                self.alias(target, value)
             case ast.withitem(context_expr=value, optional_vars=ast.AST() as target):
                 self.alias(target, value)
+            case ast.AugAssign(target=ast.Name(id=name) as target):
+                self.may_be(name, None)
+            case (
+                ast.ExceptHandler(name=str(name))
+                | ast.MatchAs(name=str(name))
+                | ast.MatchStar(name=str(name))
+                | ast.MatchMapping(rest=str(name))
+            ):
+                self.may_be(name, None)
 
     def _within(
         self,
@@ -148,8 +174,38 @@ class Reach(Resolver):
         self.scopes.append(scope)
         if alias:
             self.alias(*alias)
-        self.visit_all(body)
+        with contextlib.ExitStack() as texts:
+            if isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+                for generator in node.generators:
+                    texts.enter_context(self._texts(generator.target, generator.iter, body))
+            self.visit_all(body)
         self.scopes.pop()
+
+    @contextlib.contextmanager
+    def _texts(self, target: ast.AST, values: ast.AST, body: Sequence[ast.AST]) -> Iterator[None]:
+        """Within a loop's body, its name stands for the texts that are written out in its head."""
+        texts = _written_out(values)
+        if not isinstance(target, ast.Name) or not texts:
+            yield
+            return
+        names = collect(body)
+        bound = [b.name for b in (*names.bound, *names.outer, *names.walrus)]
+        if bound.count(target.id) > self._own(target, body):
+            yield
+            return
+        self.texts.append((target.id, len(self.scopes), texts))
+        yield
+        self.texts.pop()
+
+    @staticmethod
+    def _own(target: ast.AST, body: Sequence[ast.AST]) -> int:
+        """How often a loop's own target is among what its body binds: of a comprehension, once."""
+        return sum(part is target for node in body for part in walk(node))
+
+    def _texts_of(self, name: str) -> Sequence[str]:
+        # A function that is made in the loop may be called behind it.
+        here = [t for n, depth, t in self.texts if n == name and depth == len(self.scopes)]
+        return here[-1] if here else ()
 
     def _function(
         self, node: Function | ast.Lambda, arguments: ast.arguments, body: Sequence[ast.AST]
@@ -163,6 +219,7 @@ class Reach(Resolver):
         bound += collect(body, deep=False).bound
         if id(node) not in self.kept:
             self._within(node, bound, [])
+            self.kept[id(node)].mixed.update(parameter.arg for parameter in parameters)
             decorators = {d.id for d in getattr(node, "decorator_list", []) if hasattr(d, "id")}
             if self.scopes[-1].is_class and parameters and "staticmethod" not in decorators:
                 locked = len(self.scopes) == self.depth and self.locked_class
@@ -199,6 +256,9 @@ class Reach(Resolver):
         if any(isinstance(base, ast.Name) and base.id == "type" for base in node.bases):
             self._introspection(node, "a metaclass")
         self._defined_name(node.name, node)
+        decorators = [d.func if isinstance(d, ast.Call) else d for d in node.decorator_list]
+        known = all((self.dotted(d) or "<").split(".")[0] == "dataclasses" for d in decorators)
+        self.may_be(node.name, MADE if known else None)
         self.visit_all([*node.decorator_list, *node.bases, *node.keywords])
 
     def _defined_name(self, name: str, node: ast.AST) -> None:
@@ -208,6 +268,14 @@ class Reach(Resolver):
     def _attribute_name(self, attr: str, node: ast.AST, base: ast.AST | None) -> None:
         if leads_out(attr, on_super=_is_super(base) and self._in_own_class()):
             self._introspection(node, f"`{attr}`")
+        own = base is not None and self.dotted(base) in (SELF, OWN)
+        if not own and any(map(partial(name_matches, name=attr), self.forbidden)):
+            self.report(
+                "forbidden-name",
+                node,
+                f"`.{attr}` may not be used in a region, whatever object it is of: it may read or "
+                "write files",
+            )
 
     def _in_own_class(self) -> bool:
         return any(scope.is_class for scope in self.scopes[self.depth :])
@@ -215,6 +283,10 @@ class Reach(Resolver):
     def _methods(self) -> frozenset[str]:
         """Attributes of the model that locked code calls."""
         return self.facts.methods.get(self.locked_class, frozenset()) | self.protected
+
+    def _shared_names(self) -> frozenset[str]:
+        """What locked code would find changed, were an object that can't be told one it shares."""
+        return self.facts.shared_attributes | self.protected
 
     def _chain(self, node: ast.Attribute) -> None:
         """An attribute, and the attributes that it is one of."""
@@ -255,13 +327,17 @@ class Reach(Resolver):
                     node,
                     f"`{attr}` is what locked code calls on the model; give yours another name",
                 )
-        elif owner is None:
-            if attr in self.facts.module_attributes:
+        elif owner is None or owner.startswith((SELF + ".", OWN + ".")):
+            shared = self._shared_names()
+            if owner is not None:
+                # A part of the model may have settings, and a forward, of its own.
+                shared = self.facts.locked_methods - {"forward"}
+            if attr in shared or is_dunder(attr):
                 self._patch(
                     node,
                     f"`{attr}` may be what locked code calls; give your attribute another name",
                 )
-        elif not owner.startswith((SELF + ".", OWN)):
+        elif not is_safe(owner):
             whose = "a class" if owner.startswith(CLASS) else f"`{owner.removeprefix('<locked>.')}`"
             self._patch(
                 node,
@@ -320,6 +396,8 @@ class Reach(Resolver):
                     self._module_value(attribute)
             case _ if self._harmless(_beginning(name), base):
                 self.visit_all([base, name])
+            case ast.Name(id=listed) if self._all_harmless(self._texts_of(listed), base):
+                self.visit_all([base, name])
             case _:
                 self.report(
                     "introspection",
@@ -334,12 +412,33 @@ class Reach(Resolver):
         """Whether no name that begins so leads anywhere: `scale_` of `f"scale_{i}"`."""
         owner = self.dotted(base)
         taken = self._methods() | self.facts.module_attributes | INTROSPECTION
+        taken |= self._shared_names() if owner is None else set()
+        taken |= {name.rstrip("*") for name in self.forbidden}
         return (
-            (owner is None or owner.startswith((SELF, OWN)))
+            (owner is None or is_safe(owner))
             and prefix.isidentifier()
             and prefix[0] != "_"
             and not prefix.startswith("register_")
             and not any(name.startswith(prefix) for name in (*taken, "register_"))
+        )
+
+    def _all_harmless(self, names: Collection[str], base: ast.AST) -> bool:
+        """Whether a name stands for some of these texts, and none of them leads anywhere."""
+        owner = self.dotted(base)
+        taken = self._methods() | self.facts.module_attributes
+        taken |= self._shared_names() if owner is None else set()
+        return (
+            bool(names)
+            and (owner is None or is_safe(owner))
+            and not any(
+                name in taken
+                or not name.isidentifier()
+                or is_dunder(name)
+                or leads_out(name)
+                or name.startswith("register_")
+                or any(name_matches(entry, name) for entry in self.forbidden)
+                for name in names
+            )
         )
 
     # -- modules -----------------------------------------------------------------------------
@@ -358,11 +457,16 @@ class Reach(Resolver):
         else:
             targets = names
         for target in targets:
-            for part in target.split("."):
+            root, *inner = target.split(".")
+            for part in inner:
                 self._attribute_name(part, node, None)
+            if leads_out(root):
+                self._introspection(node, f"`{root}`")
             leads_on = isinstance(node, ast.Import) and self.imports and self.imports.leads(target)
             if not leads_on:
-                self._permit_dotted(target, node)
+                # What an import statement names as a module, others are found below.
+                below = ".x" if isinstance(node, ast.Import) else ""
+                self._permit_dotted(target, node, below)
         for binding in import_bindings(node):
             self._defined_name(binding.name, node)
 
@@ -372,7 +476,7 @@ class Reach(Resolver):
         if dotted is not None and not dotted.startswith("<"):
             self._permit_dotted(dotted, node)
 
-    def _permit_dotted(self, dotted: str, node: ast.AST) -> None:
+    def _permit_dotted(self, dotted: str, node: ast.AST, below: str = "") -> None:
         if self.imports is None:
             return
         inner = dotted.split(".")[1:]
@@ -382,6 +486,13 @@ class Reach(Resolver):
             roots = ", ".join(sorted({name.split(".")[0] for name in self.imports.allowed}))
             self.report(
                 "import", node, f"`{dotted}` may not be used in a region; allowed are: {roots}"
+            )
+        elif not self.imports.direct(dotted + below, self.foreign):
+            self.report(
+                "import",
+                node,
+                f"`{dotted}` leads through a module that another one has imported, or that may not "
+                "be used; name what you need by its own module",
             )
 
     def _module_value(self, node: ast.Name | ast.Attribute) -> None:
@@ -409,6 +520,14 @@ def _beginning(node: ast.AST) -> str:
         case ast.Call(func=ast.Attribute(value=ast.Constant(value=str(text)), attr="format")):
             return text.partition("{")[0]
     return ""
+
+
+def _written_out(node: ast.AST) -> tuple[str, ...]:
+    """The texts of a tuple or list of nothing else."""
+    parts = node.elts if isinstance(node, ast.Tuple | ast.List) else []
+    texts = [part.value for part in parts if isinstance(part, ast.Constant)]
+    plain = tuple(text for text in texts if isinstance(text, str))
+    return plain if len(plain) == len(parts) else ()
 
 
 def _is_super(node: ast.AST | None) -> bool:

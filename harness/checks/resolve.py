@@ -18,6 +18,9 @@ from harness.checks.structure import Function, ScopeNode, Structure, walk
 SELF, OWN, CLASS = "<self>", "<own>", "<class>"
 """The object that a locked class's method is called on; that of a region's class; any class."""
 
+NEW, MADE = "<new>", "<made>"
+"""An object that was just made, or a parameter of the model; a class or function of a region."""
+
 UNKNOWN = "<builtin>"
 """A name that no scope binds."""
 
@@ -28,6 +31,10 @@ class Scope:
 
     names: dict[str, str | None] = field(default_factory=dict)
     is_class: bool = False
+    mixed: set[str] = field(default_factory=set)
+    """names that may stand for something unknown as well"""
+    attributes: dict[str, str] = field(default_factory=dict)
+    """of the module only: classes, and the model itself, that are kept under an attribute"""
 
 
 def module_scope(facts: LockedFacts, structure: Structure) -> Scope:
@@ -52,6 +59,7 @@ def local_scopes(scopes: Sequence[ScopeNode]) -> tuple[list[Scope], str]:
         elif isinstance(node, Function):
             parameters = [parameter.arg for parameter in parameter_names(node.args)]
             scope.names.update(dict.fromkeys(parameters))
+            scope.mixed.update(parameters)
             if isinstance(outer, ast.ClassDef) and parameters:
                 scope.names[parameters[0]] = SELF
         found.append(scope)
@@ -85,16 +93,40 @@ class Resolver:
             case ast.Attribute(attr="__class__"):
                 return CLASS
             case ast.Attribute(value=value, attr=attr):
-                base = self.dotted(value)
-                return None if base is None else f"{base}.{attr}"
+                return self._attribute(value, attr)
+            case ast.Subscript(value=ast.Attribute() | ast.Name() as value) if (
+                self.dotted(value) or ""
+            ).startswith(SELF + "."):
+                return self.dotted(value)
             case ast.Call(func=ast.Name(id="type"), args=[_]):
                 return CLASS
             case ast.Call(
                 func=ast.Name(id="getattr"), args=[value, ast.Constant(value=str(attr)), *_]
             ):
-                base = self.dotted(value)
-                return None if base is None else f"{base}.{attr}"
+                return self._attribute(value, attr)
+            case ast.Call(func=ast.Attribute(value=value, attr=attr)) if attr in _PARTS:
+                return self._part(self.dotted(value), attr)
+            case ast.Call(func=function):
+                made = self.dotted(function)
+                # What a class of another module returns is an object of its own.
+                last = made.rpartition(".")[2] if made and "." in made else ""
+                return NEW if last[:1].isupper() and made and made[0] != "<" else None
         return self.among(node)
+
+    def _attribute(self, value: ast.AST, attr: str) -> str | None:
+        base = self.dotted(value)
+        if base is None or is_safe(base):
+            kept = self.scopes[0].attributes.get(attr)
+            if kept is not None or base in (None, NEW, MADE):
+                return kept
+        return f"{base}.{attr}"
+
+    def _part(self, owner: str | None, method: str) -> str | None:
+        """What `module.parameters()` and its like hand out."""
+        if owner is None or not owner.startswith(SELF):
+            return None
+        # The modules of the model begin with the model.
+        return owner if "modules" in method else NEW
 
     def among(self, node: ast.AST) -> str | None:
         """What a choice or a display of values may hand out."""
@@ -113,17 +145,78 @@ class Resolver:
             case _:
                 return None
         found = [self.dotted(part) for part in parts if part is not None]
-        return next((name for name in found if name and name != OWN), None)
+        shared = [name for name in found if name and not is_safe(name)]
+        if shared or None in found:
+            return shared[0] if shared else None
+        return SELF if SELF in found else next((name for name in found if name != OWN), None)
 
     def alias(self, target: ast.AST, value: ast.AST | None) -> None:
         """Remember that the names in `target` may stand for what `value` does."""
-        name = self.dotted(value) if value is not None else None
-        if name is None:
+        if value is None:
             return
+        match target, value:
+            # An index, or a name, stands beside what is looped over.
+            case ast.Tuple(elts=[beside, inner]), ast.Call(func=ast.Name(id="enumerate")) if (
+                value.args
+            ):
+                self.alias(inner, value.args[0])
+                self.alias(beside, ast.Constant(0))
+                return
+            case ast.Tuple(elts=[beside, inner]), ast.Call(func=ast.Attribute(attr=attr)) if (
+                attr in _PARTS and attr.startswith("named_")
+            ):
+                self._bind(inner, self.dotted(value))
+                self._bind(beside, None)
+                return
+            case (ast.Tuple(elts=parts), ast.Call(func=ast.Name(id="zip"), args=values)) | (
+                ast.Tuple(elts=parts),
+                ast.Tuple(elts=values),
+            ) if len(parts) == len(values) and not any(
+                isinstance(part, ast.Starred) for part in (*parts, *values)
+            ):
+                for part, one in zip(parts, values, strict=True):
+                    self.alias(part, one)
+                return
+        self._bind(target, self.dotted(value))
+
+    def _bind(self, target: ast.AST, name: str | None) -> None:
         for node in walk(target):
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                for scope in reversed(self.scopes):
-                    if node.id in scope.names:
-                        if scope.names[node.id] is None:
-                            scope.names[node.id] = name
-                        break
+                self.may_be(node.id, name)
+            elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                last = (name or "").rpartition(".")[2]
+                a_class = name == CLASS or (last[:1].isupper() and not is_safe(last))
+                if name is not None and (name == SELF or a_class):
+                    self.scopes[0].attributes.setdefault(node.attr, name)
+
+    def may_be(self, id: str, name: str | None) -> None:
+        """Remember one thing that a name stands for; None for any object.
+
+        The first class or module stays. What is safe to assign on has to be so in each case.
+        """
+        for scope in reversed(self.scopes):
+            if id not in scope.names:
+                continue
+            known = scope.names[id]
+            if known is not None and not is_safe(known):
+                return
+            if name is None:
+                scope.mixed.add(id)
+                scope.names[id] = None
+            elif not is_safe(name):
+                scope.names[id] = name
+            elif id not in scope.mixed:
+                scope.names[id] = SELF if SELF in (name, known) else name
+            return
+
+
+_PARTS = frozenset(
+    prefix + part
+    for prefix in ("", "named_")
+    for part in ("parameters", "buffers", "children", "modules")
+)
+
+
+def is_safe(name: str) -> bool:
+    """Whether it is the model, a part of it, or an object of the region's own."""
+    return name.startswith((SELF, OWN, NEW, MADE))

@@ -28,7 +28,7 @@ from functools import lru_cache, partial
 from harness.checks.facts import LockedFacts, locked_facts
 from harness.checks.findings import Finding
 from harness.checks.kinds import check_kind, check_scope, check_signatures
-from harness.checks.limits import check_literals, check_size
+from harness.checks.limits import check_literals, check_names, check_size
 from harness.checks.reach import Reach
 from harness.checks.rebinding import check_forbidden, check_leaving, check_rebinding
 from harness.checks.resolve import local_scopes, module_scope
@@ -293,6 +293,7 @@ class _Checker:
                 check_scope(scope, code, report)
             check_kind(rules, code, region.first, report)
             check_literals(self.constraints.limits, code, region.first, report)
+            check_names(self.constraints.limits, code, region.first, report)
             check_rebinding(structure, facts, rules, code, report)
             check_leaving([p for p in code if isinstance(p.scopes[-1], Function)], report)
             forbidden = set(self.constraints.forbidden_names) - set(rules.outputs)

@@ -6,24 +6,30 @@ import json
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.task import Role, Stage, Task
+from harness import sandbox
+from harness.jobs.processes import run_mark
+from harness.sandbox import INSIDE, TRANSPORT, Confinement, Mount
+from harness.task import COMPANIONS, CONFINED, UNCOUNTED, Limits, Role, Stage, Task
 from harness.workspace import PROGRESS_NAME, RunPaths, read_regular, write_atomic
 
 RunState = Literal["queued", "running", "interrupted", "finished", "refused", "cancelled"]
-StepState = Literal["waiting", "running", "done", "failed", "timeout", "skipped"]
+StepState = Literal["waiting", "running", "done", "failed", "timeout", "void", "skipped"]
 
 FINAL_STATES: frozenset[RunState] = frozenset({"finished", "refused", "cancelled"})
 """A run in one of these is never touched again. `refused`: a check stopped it, uncounted."""
-ENDED_STEPS: frozenset[StepState] = frozenset({"done", "failed", "timeout", "skipped"})
+ENDED_STEPS: frozenset[StepState] = frozenset({"done", "failed", "timeout", "void", "skipped"})
+"""`void`: a score whose audit failed."""
 
+LOG_BYTES = 16 << 20
+"""The largest file that a model server may write, its log, which no pipe holds to a size."""
 PROGRESS_LIMIT = 4096
 """Bytes of a progress.json that are read; a larger one is ignored."""
 
@@ -36,17 +42,43 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class PlanStep(_Part):
-    """One half of a stage."""
+class PlanProcess(_Part):
+    """A process that a step starts beside its own."""
 
     role: Role
     """The script's only argument."""
+    env: dict[str, str]
+    """Added to the plan's."""
+    confinement: Confinement | None = None
+    """What it can reach in the sandbox; None for trusted code."""
+
+
+class PlanKeep(_Part):
+    """A file that is put out of reach when a `run` has ended well."""
+
+    file: str
+    """Its name in HARNESS_OUT."""
+    bytes: int
+    """The largest that it may be."""
+
+
+class PlanStep(PlanProcess):
+    """One step of a stage."""
+
     limit_s: float
     """Wall clock, in seconds."""
     log_bytes: int = 16 << 20
     """Most that it may print."""
-    env: dict[str, str]
-    """Added to the plan's."""
+    disk_bytes: int | None = None
+    """Most that it may write, if it or what works beside it is confined."""
+    memory_bytes: int | None = None
+    """Most memory that its processes may hold together; of the machine's if left out."""
+    processes: int = 512
+    """Most processes at once."""
+    companion: PlanProcess | None = None
+    """`feed` beside a `run`, `serve` beside a `score`."""
+    keeps: list[PlanKeep] = []
+    """Files that a `run` leaves for scoring."""
 
 
 class PlanStage(_Part):
@@ -89,13 +121,26 @@ class Plan(_Part):
     seed: int
     """HARNESS_SEED."""
     env: dict[str, str]
-    """The whole environment of every step, but for what the step adds."""
+    """The whole environment of every trusted step, but for what the step adds."""
+    sandbox: bool
+    """Whether confined steps run in the sandbox; False only if the operator turned it off."""
     stages: list[PlanStage]
     """In the order in which they run."""
     editable_files: list[str]
     """Names below ``files/``; a failure's frames are shown where they lie in one of these."""
     feedback: PlanFeedback | None = None
     """As the task has it."""
+
+
+class Kept(_Part):
+    """A file that a `run` left, as it was when all its processes were dead."""
+
+    file: str
+    """Its name."""
+    bytes: int
+    """Its size."""
+    sha256: str
+    """Of its content."""
 
 
 class StepStatus(BaseModel):
@@ -113,6 +158,8 @@ class StepStatus(BaseModel):
     """128 + N for an end by signal N."""
     reason: list[str] = []
     """Why it did not end well, for the agent to read."""
+    kept: list[Kept] = []
+    """What a `run` left for scoring."""
     started_at: str | None = None
     """UTC, ISO 8601; of the last start, if it was resumed."""
     ended_at: str | None = None
@@ -189,6 +236,9 @@ def base_environment(paths: RunPaths, *, threads: int | None = None) -> dict[str
     """
     system = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     return {
+        # Marks the processes of this run, whoever looks for what a killed runner left.
+        "HARNESS_RUN": run_mark(paths),
+        "PYTHONPATH": str(TRANSPORT),
         "PATH": f"{Path(sys.executable).parent}:{system}",
         "HOME": str(paths.home),
         "TMPDIR": str(paths.tmp),
@@ -214,6 +264,10 @@ class Surroundings:
     """ids that the stages may use"""
     threads: int | None = None
     """for stages on the CPU; the number of cores if left out"""
+    sandbox: bool = True
+    """False if the operator turned it off"""
+    unedited: Mapping[str, Path] = field(default_factory=dict)
+    """by stage label: the folder that scoring the unedited files left"""
 
 
 def make_plan(
@@ -247,17 +301,13 @@ def make_check_plan(
     stages = []
     if kind == "preflight":
         stages = [
-            _plan_stage(task, profile, stage, ("preflight",), around)
+            _plan_stage(task, profile, stage, UNCOUNTED, around)
             for stage in task.profile(profile).stages
             if "preflight" in stage.roles
         ]
     elif task.contract is not None:
-        env = {
-            "HARNESS_OUT": str(_absolute(around.paths).role_out("contract", "contract")),
-            "HARNESS_STAGE": "contract",
-            "HARNESS_GPUS": "",
-        }
-        step = PlanStep(role="contract", limit_s=task.contract.limit_s, env=env)
+        maker = _Steps(task, profile, None, around)
+        step = maker.step("contract")
         script = str(task.folder / task.contract.script)
         stages.append(PlanStage(name="contract", label="contract", script=script, steps=[step]))
     return _plan(task, profile, 0, 0, stages, around, task.profile(profile).seed, None)
@@ -268,45 +318,146 @@ def _absolute(paths: RunPaths) -> RunPaths:
 
 
 def _plan_stage(
-    task: Task, profile: str, stage: Stage, roles: Sequence[Role], around: Surroundings
+    task: Task, profile: str, stage: Stage, roles: Collection[Role], around: Surroundings
 ) -> PlanStage:
+    """The stage with those of its steps that are in `roles`."""
     if stage.gpus > len(around.gpus):
         raise PlanError(
             f"stage {stage.label} needs {stage.gpus} GPU(s), there are {len(around.gpus)}; "
             f"choose a profile that needs fewer"
         )
-    chosen = task.profile(profile)
-    labels = {stage.name: stage.label for stage in chosen.stages}
-    paths = _absolute(around.paths)
-    steps = []
-    for role in roles:
-        limit = stage.limits.seconds(role)
-        assert limit is not None  # load_task refuses a role without a limit
-        env = {
-            "HARNESS_OUT": str(paths.role_out(stage.label, role)),
-            "HARNESS_STAGE": stage.label,
-            "HARNESS_GPUS": ",".join(map(str, around.gpus[: stage.gpus])),
-        }
-        if role == "preflight":
-            env["HARNESS_REFERENCE"] = str(paths.reference)
-            env["HARNESS_CACHE"] = str(around.cache_dir.absolute())
-            env["HARNESS_LIMIT_S"] = f"{stage.limits.seconds('run') or 0:g}"
-            env["HARNESS_MAX_STEP_RATIO"] = f"{task.max_step_ratio:g}"
-        else:
-            env["HARNESS_DATA"] = str(around.data_dir.absolute() / chosen.data.name / role)
-        if role == "score":
-            env["HARNESS_RUN_OUT"] = str(paths.out)
-        if stage.gpus:
-            env["OMP_NUM_THREADS"] = "1"
-        log_bytes = stage.limits.log_bytes
-        steps.append(PlanStep(role=role, limit_s=limit, log_bytes=log_bytes, env=env))
+    labels = {stage.name: stage.label for stage in task.profile(profile).stages}
+    maker = _Steps(task, profile, stage, around)
+    steps = [r for r in stage.roles if r in roles and r not in COMPANIONS]
     return PlanStage(
         name=stage.name,
         label=stage.label,
         script=str(task.script_path(stage)),
-        needs=[labels[need] for need in stage.needs if "run" in roles or "score" in roles],
-        steps=steps,
+        needs=[labels[need] for need in stage.needs if set(steps) - UNCOUNTED],
+        steps=[maker.step(role) for role in steps],
     )
+
+
+class _Steps:
+    """Makes the steps of one stage, or of the contract: environment, mounts, limits.
+
+    A confined process sees the run's folders below `sandbox.INSIDE`, a trusted one, or any where
+    the sandbox is turned off, where they are.
+    """
+
+    def __init__(self, task: Task, profile: str, stage: Stage | None, around: Surroundings) -> None:
+        self.task, self.profile, self.stage, self.around = task, profile, stage, around
+        self.paths = _absolute(around.paths)
+        self.label = stage.label if stage else "contract"
+        self.gpus = ",".join(map(str, around.gpus[: stage.gpus])) if stage else ""
+
+    def step(self, role: Role) -> PlanStep:
+        """A step, with the process that works beside it."""
+        limits = self.stage.limits if self.stage else Limits()
+        limit = limits.seconds(role)
+        if self.task.contract is not None and role == "contract":
+            limit = self.task.contract.limit_s
+        assert limit is not None  # load_task refuses a role without a limit
+        beside = [r for r, main in COMPANIONS.items() if main == role and self._has(r)]
+        keeps = self.stage.keeps if self.stage and role == "run" else ()
+        return PlanStep(
+            **dict(self.process(role, limits.disk_bytes)),
+            limit_s=limit,
+            log_bytes=limits.log_bytes,
+            disk_bytes=limits.disk_bytes if role in CONFINED or beside else None,
+            memory_bytes=limits.memory_bytes,
+            processes=limits.processes,
+            companion=self.process(beside[0], LOG_BYTES) if beside else None,
+            keeps=[PlanKeep(file=keep.file, bytes=keep.bytes) for keep in keeps],
+        )
+
+    def process(self, role: Role, file_bytes: int) -> PlanProcess:
+        """What a process of this role is given."""
+        own = self.task.profile(self.profile)
+        paths, confined = self.paths, role in CONFINED and self.around.sandbox
+        mounts: list[Mount] = []
+
+        def shown(path: Path, name: str, *, writable: bool = False) -> str:
+            """The folder's path as the process knows it."""
+            if not confined:
+                return str(path)
+            target = str(INSIDE / name)
+            mounts.append(Mount(source=str(path), target=target, writable=writable))
+            return target
+
+        env = {"HARNESS_STAGE": self.label, "HARNESS_GPUS": self.gpus}
+        if self.stage and self.stage.gpus:
+            env["OMP_NUM_THREADS"] = "1"
+        if role in CONFINED:
+            env["HARNESS_FILES"] = shown(paths.files, "files")
+        if role == "reference":
+            env["HARNESS_FILES"] = str(paths.reference)
+            env["HARNESS_CACHE"] = str(self.around.cache_dir.absolute())
+        if role != "serve":
+            out = paths.role_out(self.label, role)
+            env["HARNESS_OUT"] = shown(out, "out", writable=True)
+        if role in ("preflight", "run"):
+            env["HARNESS_CACHE"] = shown(paths.cache, "cache", writable=True)
+        data = self.around.data_dir.absolute() / own.data.name
+        if role == "feed" or (role == "run" and not self._has("feed")):
+            env["HARNESS_DATA"] = shown(data / "run", "data")
+        if role == "run" and self._has("feed"):
+            folder = shown(paths.feed, "feed")
+            env["HARNESS_CHANNEL"] = f"{folder}/{paths.feed_socket.name}"
+        if role == "preflight":
+            assert self.stage is not None
+            env["HARNESS_REFERENCE"] = shown(paths.reference, "reference")
+            if self._has("reference"):
+                measured = paths.role_out(self.label, "reference")
+                env["HARNESS_MEASURED"] = shown(measured, "measured")
+            env["HARNESS_LIMIT_S"] = f"{self.stage.limits.run_s or 0:g}"
+            env["HARNESS_MAX_STEP_RATIO"] = f"{self.task.max_step_ratio:g}"
+        if role in ("serve", "score"):
+            env["HARNESS_RUN_OUT"] = shown(paths.kept, "run")
+        if role == "score":
+            env["HARNESS_DATA"] = str(data / "score")
+            if self._has("serve"):
+                env["HARNESS_SERVER"] = str(paths.server(self.label))
+            else:  # not confined yet: it loads the edited files itself
+                env["HARNESS_FILES"] = str(paths.files)
+            if (unedited := self.around.unedited.get(self.label)) is not None:
+                env["HARNESS_UNEDITED"] = str(unedited.absolute())
+        if not confined:
+            return PlanProcess(role=role, env=env)
+        for source in self._code():
+            target = str(INSIDE / "code" / source.relative_to(self._code_root()))
+            mounts.append(Mount(source=str(source), target=target))
+        confinement = Confinement(
+            mounts=mounts,
+            packages=list(self.task.sandbox.packages),
+            gpus=bool(self.gpus),
+            file_bytes=file_bytes,
+            chdir=env["HARNESS_FILES"],
+        )
+        return PlanProcess(role=role, env=sandbox.environment() | env, confinement=confinement)
+
+    def _has(self, role: Role) -> bool:
+        return self.stage is not None and role in self.stage.roles
+
+    def _code(self) -> list[Path]:
+        """What is shown of the task: its scripts' folder, and the code that it lists."""
+        listed = [self.task.root_folder / name for name in self.task.sandbox.code]
+        return [self.script().parent, *listed]
+
+    def script(self) -> Path:
+        """The script of the stage, or of the contract."""
+        if self.stage is not None:
+            return self.task.script_path(self.stage)
+        assert self.task.contract is not None
+        return self.task.folder / self.task.contract.script
+
+    def _code_root(self) -> Path:
+        return code_root(self.task)
+
+
+def code_root(task: Task) -> Path:
+    """The folder whose layout the sandbox repeats: it holds the task's folder and its root."""
+    return Path(os.path.commonpath([task.folder, task.root_folder]))
 
 
 def _plan(
@@ -321,7 +472,6 @@ def _plan(
 ) -> Plan:
     paths = _absolute(around.paths)
     env = base_environment(paths, threads=around.threads) | {
-        "HARNESS_FILES": str(paths.files),
         "HARNESS_SEED": str(seed),
         "HARNESS_PROFILE": profile,
     }
@@ -333,6 +483,7 @@ def _plan(
         attempt=attempt,
         seed=seed,
         env=env | dict(extra_env or {}),
+        sandbox=around.sandbox,
         stages=stages,
         editable_files=[file.name for file in task.files],
         feedback=PlanFeedback(prefix=feedback.prefix, step=feedback.step) if feedback else None,
@@ -353,7 +504,10 @@ def prepare_run_dir(
     """
     if paths.plan.exists():
         raise FileExistsError(f"{paths.root} is prepared already")
-    for folder in (paths.files, paths.out, paths.home, paths.tmp, paths.steps):
+    for folder in (
+        paths.files, paths.reference, paths.out, paths.cache, paths.kept, paths.feed,
+        paths.home, paths.tmp, paths.steps,
+    ):  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
     for folder, contents in ((paths.files, files), (paths.reference, reference or {})):
         for name, content in contents.items():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import json
 import os
 import signal
@@ -131,12 +132,18 @@ def _send(process: psutil.Process, number: signal.Signals) -> None:
         process.send_signal(number)
 
 
+def run_mark(paths: RunPaths) -> str:
+    """HARNESS_RUN of a run's processes: which run they belong to, not where it lies."""
+    return hashlib.sha256(str(paths.root.absolute()).encode()).hexdigest()[:24]
+
+
 def end_leftovers(paths: RunPaths, grace_s: float = 1.0, patience_s: float = 30.0) -> int:
     """Ends what a killed runner left of this run; the number of processes found.
 
-    They are known by the run's own HARNESS_FILES in their environment.
+    They are known by the run's own HARNESS_RUN in their environment; what is in a sandbox died
+    with the runner.
     """
-    mark = str(paths.files.absolute())
+    mark = run_mark(paths)
 
     def find() -> list[psutil.Process]:
         found = []
@@ -144,7 +151,7 @@ def end_leftovers(paths: RunPaths, grace_s: float = 1.0, patience_s: float = 30.
             with contextlib.suppress(psutil.Error, OSError):
                 if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                     continue
-                if process.environ().get("HARNESS_FILES") == mark:
+                if process.environ().get("HARNESS_RUN") == mark:
                     found.append(process)
         return found
 

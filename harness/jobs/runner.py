@@ -3,7 +3,10 @@
 Steps run one after the other, each as a process group of its own, with the plan's environment
 and nothing else. Guaranteed: before a step begins and before the runner ends well, no process of
 an earlier step is alive; a step whose exit.json exists is never run again; at most one runner
-works on a directory. Started again on a directory that is not finished, it goes on: the step
+works on a directory; what runs an agent's code is confined, unless the plan says that the operator
+turned the sandbox off. Beside a `run` its `feed` works, which ends with it; how a `serve` is
+started is written down for the `score`. What a `run` left is hashed and put out of reach when all
+its processes are dead. Started again on a directory that is not finished, it goes on: the step
 that was interrupted is run again, with ``out/`` as it was left and its whole time limit.
 
 SIGTERM ends the step's processes; the state is then `cancelled` if RUN_DIR/cancel exists, else
@@ -15,23 +18,33 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import selectors
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+from harness import sandbox
 from harness.checks.findings import FINDINGS_BYTES, read_findings
+from harness.jobs.limits import excess
 from harness.jobs.plan import (
     ENDED_STEPS,
     FINAL_STATES,
+    Kept,
     Plan,
     PlanError,
+    PlanKeep,
+    PlanProcess,
     PlanStage,
     PlanStep,
     Progress,
@@ -54,10 +67,14 @@ from harness.jobs.processes import (
     end_leftovers,
     processor_seconds,
     reap,
+    run_mark,
     write_runner,
 )
+from harness.metrics import METRICS_BYTES, void_category
+from harness.sandbox import Problem
 from harness.task import UNCOUNTED
 from harness.tracebacks import failure_reason
+from harness.transport.channel import LISTEN, Listener
 from harness.workspace import PROGRESS_NAME, RunPaths, StepPaths, read_regular, write_atomic
 
 EXIT_NO_PLAN = 2
@@ -70,6 +87,14 @@ STATUS_S = 1.0
 """The longest that status.json stays as it is while a step runs."""
 REASON_BYTES = 1 << 20
 """How much of a log's end is searched for the reason of a failure."""
+
+
+LIMITS_S = 1.0
+"""How often memory, processes and disk of a step are measured; processes alone at every tick."""
+
+
+class Unfit(Exception):
+    """A file that a `run` left cannot be taken; the text says why, for the agent."""
 
 
 class Interrupted(Exception):
@@ -126,6 +151,7 @@ class Runner:
             self.status.state = "refused"
         self.status.ended_at = utc_now()
         write_status(self.paths, self.status)
+        shutil.rmtree(self.paths.cache, ignore_errors=True)
         return 0
 
     def _listen(self) -> None:
@@ -170,6 +196,8 @@ class Runner:
         """Whether a check that has ended stands in the way: it failed, or it found something."""
         if status.state != "done":
             return True
+        if status.role == "reference":
+            return False
         try:
             content = read_regular(self.paths.findings(status.stage, status.role), FINDINGS_BYTES)
             return content is None or not read_findings(content, {}).ok
@@ -182,7 +210,7 @@ class Runner:
             for status in self.status.steps:
                 if status.stage != label:
                     continue
-                if status.state in ("failed", "timeout"):
+                if status.state in ("failed", "timeout", "void"):
                     return label
                 if status.state == "skipped":
                     return status.reason[0].removesuffix(" failed")
@@ -204,7 +232,9 @@ class Runner:
         paths = self.paths.step(stage.label, step.role)
         out = self.paths.role_out(stage.label, step.role)
         out.mkdir(parents=True, exist_ok=True)
-        _make_ready(paths, out, fresh=step.role == "score")
+        _make_ready(paths, out, fresh=step.role in ("score", "reference"))
+        if "HARNESS_CACHE" in step.env and step.confinement is not None:
+            self._warm(stage)
         status.state, status.started_at = "running", utc_now()
         write_status(self.paths, self.status)
         attempt = StepAttempt(self, stage, step, paths)
@@ -222,14 +252,59 @@ class Runner:
             status.state, status.reason = attempt.over
         elif attempt.exit == 0:
             status.state = "done"
+            self._take(stage, step, status)
         else:
             status.state = "failed"
             status.reason = failure_reason(
                 _tail(paths.log, attempt.log_from, REASON_BYTES),
                 self.plan.editable_files,
                 attempt.exit,
-                [str(self.paths.files), str(self.paths.root)],
+                [str(self.paths.files), str(self.paths.root), str(sandbox.INSIDE)],
             )
+
+    def _warm(self, stage: PlanStage) -> None:
+        """Gives the run a copy of the compile cache that the unedited files left."""
+        warm = self.paths.role_out(stage.label, "reference") / "cache"
+        if warm.is_dir() and not any(self.paths.cache.iterdir()):
+            shutil.copytree(warm, self.paths.cache, dirs_exist_ok=True)
+
+    def _take(self, stage: PlanStage, step: PlanStep, status: StepStatus) -> None:
+        """What a step that ended well has left: files for scoring, or an audit's verdict."""
+        try:
+            out = self.paths.role_out(stage.label, step.role)
+            status.kept = [_keep(keep, out, self.paths.kept) for keep in step.keeps]
+            if step.role == "score":
+                content = read_regular(self.paths.step(stage.label, "score").metrics, METRICS_BYTES)
+                if content is not None and (category := void_category(content)) is not None:
+                    status.state, status.reason = "void", [category]
+        except Unfit as unfit:
+            status.state, status.exit, status.reason = "failed", 1, [f"ERROR: {unfit}"]
+        except ValueError:
+            return  # whoever reads the metrics says what is wrong with them
+
+
+def _keep(keep: PlanKeep, out: Path, kept: Path) -> Kept:
+    """Moves a file that the agent's code may have made out of its reach, and hashes it.
+
+    Raises Unfit.
+    """
+    source, target = out / keep.file, kept / keep.file
+    try:
+        fd = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise Unfit(f"training left no {keep.file}.") from None
+    except OSError:
+        raise Unfit(f"{keep.file} is not a regular file.") from None
+    with os.fdopen(fd, "rb") as file:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+            raise Unfit(f"{keep.file} is not a regular file.")
+        if found.st_size > keep.bytes:
+            raise Unfit(f"{keep.file} has {found.st_size} bytes; at most {keep.bytes} are taken.")
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fchmod(fd, 0o444)
+        os.replace(source, target)
+    return Kept(file=keep.file, bytes=found.st_size, sha256=digest)
 
 
 def _make_ready(paths: StepPaths, out: Path, *, fresh: bool) -> None:
@@ -254,7 +329,7 @@ class StepAttempt:
 
     def __init__(self, runner: Runner, stage: PlanStage, step: PlanStep, paths: StepPaths) -> None:
         self.runner, self.stage, self.step, self.paths = runner, stage, step, paths
-        self.env = runner.plan.env | step.env
+        self.out = runner.paths.role_out(stage.label, step.role)
         self.exit = 0
         self.over: tuple[StepState, list[str]] | None = None
         """State and reason if a limit ended the step."""
@@ -263,6 +338,8 @@ class StepAttempt:
         self.log_from = 0
         """Where in the log this attempt begins."""
         self._pace = Pace()
+        self._companion: subprocess.Popen[bytes] | None = None
+        self._measured = 0.0
 
     def carry_out(self) -> None:
         """Returns when every process of the step is dead."""
@@ -277,22 +354,16 @@ class StepAttempt:
         os.set_blocking(read_end, False)
         pump = Pump(read_end, log, self.step.log_bytes)
         try:
-            process = subprocess.Popen(
-                ["bash", self.stage.script, self.step.role],
-                cwd=self.env["HARNESS_FILES"],
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                stdout=write_end,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=die_with_parent,  # safe: this process has one thread
-            )
+            self._begin_companion()
+            process = self._start(self.step, stdout=write_end)
             os.close(write_end)
             write_end = -1
             code = self._watch(process.pid, pump)
             ended = end_descendants()
             self.exit = ended.get(process.pid, 1) if code is None else code
             process.returncode = self.exit  # collected by reap(), which Popen can't know
+            if self._companion is not None:
+                self._companion.returncode = 0
             pump.move()
             if pump.full and self.over is None:
                 self._over_log()
@@ -302,6 +373,60 @@ class StepAttempt:
             for fd in (read_end, write_end, log):
                 if fd >= 0:
                     os.close(fd)
+
+    def _start(
+        self, process: PlanProcess, stdout: int, pass_fds: tuple[int, ...] = (), **env: str
+    ) -> subprocess.Popen[bytes]:
+        """Starts the stage's script in the process's role, in the sandbox where it is confined."""
+        command = Command.of(self.runner.plan, self.stage, process, self.runner.paths)
+        argv, fds = list(command.argv), list(pass_fds)
+        if command.sandbox is not None:
+            # From a file: a command line can be seen inside.
+            fd = os.memfd_create("arguments", 0)
+            with os.fdopen(os.dup(fd), "wb") as file:
+                file.write(b"".join(part.encode() + b"\0" for part in command.sandbox[1:]))
+            os.lseek(fd, 0, os.SEEK_SET)
+            argv = [command.sandbox[0], "--args", str(fd), "--", *argv]
+            fds.append(fd)
+        try:
+            return subprocess.Popen(
+                argv,
+                cwd=command.cwd,
+                env=command.env | env,
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                pass_fds=fds,
+                preexec_fn=die_with_parent,  # safe: this process has one thread
+            )
+        finally:
+            for fd in fds[len(pass_fds) :]:
+                os.close(fd)
+
+    def _begin_companion(self) -> None:
+        """Starts what works beside this step, or says how the step itself may start it."""
+        companion, run = self.step.companion, self.runner.paths
+        if companion is None:
+            return
+        beside = run.step(self.stage.label, companion.role)
+        beside.root.mkdir(parents=True, exist_ok=True)
+        if companion.role == "serve":
+            # Not the step's own log: what it prints may repeat what it was asked.
+            command = Command.of(self.runner.plan, self.stage, companion, run)
+            started = command.as_json() | {"log": str(beside.log)}
+            write_atomic(run.server(self.stage.label), json.dumps(started) + "\n")
+            return
+        # Bound here, so that whoever connects first waits for nobody.
+        listener = Listener.bind(run.feed_socket)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        log = os.open(beside.log, flags, 0o644)
+        try:
+            number = listener.fileno()
+            self._companion = self._start(companion, log, (number,), **{LISTEN: str(number)})
+        finally:
+            os.close(log)
+            listener.close()
 
     def _watch(self, pid: int, pump: Pump) -> int | None:
         """Until the script ends (its exit code), or must be ended (None)."""
@@ -319,8 +444,13 @@ class StepAttempt:
                             os.read(wake, 4096)
                     elif not pump.move():
                         selector.unregister(pump.source)
-                if (code := reap().get(pid)) is not None:
+                ended = reap()
+                if (code := ended.get(pid)) is not None:
                     return code
+                beside = self._companion
+                if beside is not None and beside.pid in ended:
+                    what = f"ended with exit code {ended[beside.pid]}; see its log"
+                    raise StillAlive(f"the process that works beside it {what}")
                 now = time.monotonic()
                 if self.runner.stopping:
                     self.stopped = True
@@ -331,6 +461,8 @@ class StepAttempt:
                     return None
                 if pump.full:
                     self._over_log()
+                    return None
+                if self._exceeds(now):
                     return None
                 changed = self._progress(now - started)
                 if now - written >= (TICK_S if changed else STATUS_S - TICK_S):
@@ -347,13 +479,28 @@ class StepAttempt:
             return elapsed
         return max(elapsed / 3, processor_seconds())
 
+    def _exceeds(self, now: float) -> bool:
+        """Whether the processes of a confined step hold too much together."""
+        if self.step.disk_bytes is None or now - self._measured < LIMITS_S:
+            return False
+        what = excess(
+            [self.out, self.runner.paths.cache],
+            processes=self.step.processes,
+            memory_bytes=self.step.memory_bytes,
+            disk_bytes=self.step.disk_bytes,
+        )
+        self._measured = time.monotonic()
+        if what is not None:
+            self.over = ("failed", [f"It was stopped: {what}"])
+        return what is not None
+
     def _over_log(self) -> None:
         what = f"It printed more than its limit of {self.step.log_bytes} bytes. Print less."
         self.over = ("failed", [what])
 
     def _progress(self, elapsed: float) -> bool:
         """Takes over what the step reports; whether it is news."""
-        found = read_progress(Path(self.env["HARNESS_OUT"]), self.stage.label)
+        found = read_progress(self.out, self.stage.label)
         if found is None:
             return False
         found.seconds_left = self._pace.seconds_left(elapsed, found)
@@ -361,6 +508,42 @@ class StepAttempt:
         before = status.progress.step if status.progress else None
         status.progress = found
         return found.step != before
+
+
+@dataclass(frozen=True)
+class Command:
+    """How one process of a stage is started."""
+
+    argv: list[str]
+    env: dict[str, str]
+    """The whole environment of the process, or inside the sandbox."""
+    cwd: str
+    sandbox: list[str] | None
+    """The sandbox's program and its arguments; None where there is none around it."""
+
+    @classmethod
+    def of(cls, plan: Plan, stage: PlanStage, process: PlanProcess, run: RunPaths) -> Command:
+        """Raises SystemExit if it must be confined and there is no sandbox here."""
+        argv = ["bash", stage.script, process.role]
+        env = plan.env | process.env
+        if process.confinement is None:
+            return cls(argv, env, env.get("HARNESS_FILES", str(run.root)), None)
+        program = sandbox.find()
+        if isinstance(program, Problem):
+            raise SystemExit(f"runner: no sandbox: {program}")
+        inside = next(
+            str(Path(mount.target) / Path(stage.script).name)
+            for mount in process.confinement.mounts
+            if Path(mount.source) == Path(stage.script).parent
+        )
+        argv = sandbox.limited(process.confinement, ["bash", inside, process.role])
+        # The program itself gets nothing but the mark by which its run is known.
+        wrapped = [program, *sandbox.arguments(process.confinement, env)]
+        return cls(argv, {"HARNESS_RUN": run_mark(run)}, "/", wrapped)
+
+    def as_json(self) -> dict[str, Any]:
+        """As the transport's Server reads it."""
+        return {"argv": self.argv, "env": self.env, "cwd": self.cwd, "sandbox": self.sandbox}
 
 
 class Pump:

@@ -18,6 +18,7 @@ limit ends that.
 from __future__ import annotations
 
 import array
+import builtins
 import contextlib
 import fcntl
 import json
@@ -44,7 +45,7 @@ CHANNEL = "HARNESS_CHANNEL"
 LISTEN = "HARNESS_LISTEN_FD"
 """Variable of a feeder: the number of a listening socket that it has inherited."""
 SERVER = "HARNESS_SERVER"
-"""Variable of a scorer: a JSON file that says how the role `serve` is started."""
+"""Variable of a scorer: a JSON file that says how the role `serve` is started, and its log."""
 
 Handler = Callable[..., Mapping[str, Any] | None]
 """handler(inputs, outputs, **args): reads arrays, fills arrays, returns facts for the caller."""
@@ -58,7 +59,11 @@ class ChannelClosed(Exception):
 
 
 class ServerFailed(Exception):
-    """The served code raised; what it said stands in the log of its process."""
+    """The served code raised; the text is the exception's type, if it is one of Python's own.
+
+    What it said stands in the log of its process: it has seen inputs that the scorer's log, which
+    an agent may read, must not repeat.
+    """
 
 
 class ProtocolError(Exception):
@@ -312,7 +317,7 @@ class Server:
         wanted = self._waiting.popleft()
         reply = self._connection.receive()
         if "error" in reply:
-            raise ServerFailed(str(reply["error"])[:1000])
+            raise ServerFailed(_known_exception(reply["error"]))
         facts = reply.get("facts")
         views = _views(self._memory, wanted)
         copies = {name: view.copy() for name, view in views.items()}
@@ -340,25 +345,44 @@ class Server:
 def _start(channel: int, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """A process as HARNESS_SERVER describes it, with the file descriptor as its channel."""
     plan = json.loads(Path(os.environ[SERVER]).read_text(encoding="utf-8"))
-    variables = plan["env"] | dict(env) | {CHANNEL: f"fd:{channel}"}
+    own = dict(env) | {CHANNEL: f"fd:{channel}"}
     argv, passed = list(plan["argv"]), [channel]
-    sandbox_args = plan.get("sandbox_args")
-    if sandbox_args is not None:
-        # The sandbox program reads its own arguments from a file: a command line can be seen inside.
-        for name, value in variables.items():
+    if plan["sandbox"] is None:
+        variables = plan["env"] | own
+    else:
+        # The program's own environment and command line can be seen inside: it reads its
+        # arguments from a file.
+        program, *sandbox_args = plan["sandbox"]
+        variables = plan["env"]
+        for name, value in own.items():
             sandbox_args += ["--setenv", name, value]
         fd = os.memfd_create("arguments", 0)
         os.write(fd, b"".join(part.encode() + b"\0" for part in sandbox_args))
         os.lseek(fd, 0, os.SEEK_SET)
-        argv = [plan["program"], "--args", str(fd), "--", *argv]
+        argv = [program, "--args", str(fd), "--", *argv]
         passed.append(fd)
+    log = os.open(plan["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    passed.append(log)
     try:
         return subprocess.Popen(
-            argv, cwd=plan["cwd"], env=variables, stdin=subprocess.DEVNULL, pass_fds=passed
+            argv,
+            cwd=plan["cwd"],
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=passed[:-1],
         )
     finally:
         for fd in passed[1:]:
             os.close(fd)
+
+
+def _known_exception(name: object) -> str:
+    """The name itself only if it is one that Python gives: any other could carry what was seen."""
+    known = getattr(builtins, name, None) if isinstance(name, str) else None
+    is_exception = isinstance(known, type) and issubclass(known, BaseException)
+    return str(name) if is_exception else "an exception"
 
 
 def serve(handlers: Mapping[str, Handler]) -> None:
@@ -377,7 +401,7 @@ def serve(handlers: Mapping[str, Handler]) -> None:
                 facts = handlers[message["call"]](inputs, outputs, **message["args"])
             except Exception as error:
                 traceback.print_exc()
-                connection.send({"error": f"{type(error).__name__}: {error}"[:1000]})
+                connection.send({"error": type(error).__name__})
                 raise SystemExit(1) from None
             connection.send({"facts": dict(facts or {})})
     except ChannelClosed:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from probes.double import Double, convert
 from probes.state import Snapshot, natural_ids, random_ids, seed_everything
+
+ROUNDING = 1e-5
+"""Differences up to this, against the largest number, may be rounding."""
+SHRINKS = 1e-3
+"""What is left of rounding in float64 is far less than this part of it; of a leak, all."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,40 @@ class Subject:
             raise ArithmeticError("these parameters bring the model out of range")
         return read
 
+    def rounds(
+        self,
+        figure: float,
+        largest: float,
+        pair: Sequence[tuple[Call, Tensor, Tensor]],
+        pick: Callable[[Tensor], Tensor],
+    ) -> bool:
+        """Whether two forwards that are `figure` apart differ by rounding alone.
+
+        Only what is small against the `largest` number is tried again, in float64: rounding then
+        shrinks by 2**29, what the tokens have to do with it does not. Where the model does not run
+        in float64, the difference stands.
+        """
+        if not figure <= ROUNDING * largest:
+            return False
+        results = []
+        try:
+            for call, ids, targets in pair:
+                self.start(call)
+                convert(self.model)
+                with Double():
+                    logits, _ = self.call(
+                        call, ids.clone(), targets.clone() if call.targets else None
+                    )
+                results.append(pick(logits.detach() if call.targets else self.entering))
+        except Exception:
+            return False
+        finally:
+            self.start(pair[0][0])
+        if any(result.dtype is not torch.float64 for result in results):
+            return False
+        found = difference(*results)
+        return found is None or found[0] <= SHRINKS * figure
+
     def ids(self, kind: str, b: int, t: int) -> Tensor:
         """Fresh token ids, (b, t), of one of the kinds of text."""
         vocab_size = self.config.vocab_size
@@ -126,7 +166,11 @@ class Subject:
         return torch.remainder(ids + shift, self.config.vocab_size)
 
 
-def difference(a: Tensor, b: Tensor) -> tuple[float, list[int]] | None:
+Difference: TypeAlias = "tuple[float, list[int]]"
+"""The largest change, and where it is."""
+
+
+def difference(a: Tensor, b: Tensor) -> Difference | None:
     """The largest change and where it is, or None if there is none; NaN is equal to NaN."""
     if a.shape != b.shape:
         return float("inf"), []

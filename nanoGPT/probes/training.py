@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import re
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from probes.report import Report
-from probes.state import seed_everything
+from probes.state import INTERNAL, seed_everything
 from probes.subject import Call, Subject, difference
 
 # What the pristine model has; other parameters are the edit's own.
@@ -20,6 +22,10 @@ LOCKED_PARAMETER = re.compile(
     r"(transformer\.(wte|wpe|ln_f|h\.\d+\.(ln_[12]|attn\.c_(attn|proj)|mlp\.c_(fc|proj)))|lm_head)"
     r"\.(weight|bias)"
 )
+
+
+FAR = 1_000_000
+"""What a counter may come to: more than the steps, or the forwards, of any profile."""
 
 
 def perturb(subject: Subject, sigma: float, own_sigma: float, one_way: bool = False) -> int:
@@ -39,27 +45,98 @@ def perturb(subject: Subject, sigma: float, own_sigma: float, one_way: bool = Fa
     return own
 
 
-def scalars(subject: Subject) -> dict[tuple[str, str], float]:
-    """Buffers of one number and plain numbers of all modules, by module and name."""
-    found = {}
-    for prefix, module in subject.model.named_modules():
-        for name, value in (*module._buffers.items(), *vars(module).items()):
-            if isinstance(value, int | float) or (isinstance(value, Tensor) and value.numel() == 1):
-                found[prefix, name] = float(value)
-    return found
+Number = tuple[str, Any, Any, Any]
+"""Where it is, in words; what holds it, under which key; the number or tensor itself."""
 
 
-def age(subject: Subject, before: dict[tuple[str, str], float]) -> None:
-    """Sets those numbers that training has changed to what a long run may bring them to."""
-    modules = dict(subject.model.named_modules())
-    for (prefix, name), value in scalars(subject).items():
-        if before.get((prefix, name)) == value or name in ("step", "training"):
+def numbers(subject: Subject, module: ModuleType) -> Iterator[Number]:
+    """Buffers, and numbers and tensors that modules, the file or its own objects hold, in lists and
+    dicts as well; parameters are left out."""
+    seen: set[int] = set()
+    for prefix, part in subject.model.named_modules():
+        yield from _inside(f"{prefix}.", part._buffers, module.__name__, seen)
+        own = {key: value for key, value in vars(part).items() if key not in INTERNAL}
+        yield from _inside(f"{prefix}.", own, module.__name__, seen, vars(part))
+    yield from _inside("", vars(module), module.__name__, seen)
+
+
+def _inside(
+    where: str, values: Any, name: str, seen: set[int], holder: Any = None, depth: int = 0
+) -> Iterator[Number]:
+    holder = values if holder is None else holder
+    if id(holder) in seen or depth > 4:
+        return
+    seen.add(id(holder))
+    pairs = enumerate(values) if isinstance(values, list) else list(values.items())
+    for key, value in pairs:
+        place = f"{where}{key}"
+        if isinstance(value, nn.Parameter) or place in (".step", ".training"):
             continue
-        module = modules[prefix]
-        if isinstance(module._buffers.get(name), Tensor):
-            module._buffers[name].fill_(1_000_000)
-        elif name in vars(module) and not isinstance(vars(module)[name], Tensor):
-            module.__dict__[name] = type(vars(module)[name])(1_000_000)
+        if isinstance(value, Tensor) or type(value) in (int, float):
+            yield place, holder, key, value
+        elif isinstance(value, list | dict):
+            yield from _inside(f"{place}.", value, name, seen, None, depth + 1)
+        elif isinstance(value, tuple):
+            tensors = {n: part for n, part in enumerate(value) if isinstance(part, Tensor)}
+            yield from _inside(f"{place}.", tensors, name, seen, value, depth + 1)
+        elif isinstance(value, type):
+            if value.__module__ == name:
+                yield from _inside(f"{place}.", dict(vars(value)), name, seen, value, depth + 1)
+        elif type(value).__module__ == name and not isinstance(value, nn.Module):
+            yield from _inside(
+                f"{place}.", getattr(value, "__dict__", {}), name, seen, None, depth + 1
+            )
+
+
+def counted(subject: Subject, module: ModuleType) -> dict[str, Any]:
+    """All numbers as they are now."""
+    return {
+        place: value.detach().clone() if isinstance(value, Tensor) else value
+        for place, _, _, value in numbers(subject, module)
+    }
+
+
+def age(subject: Subject, module: ModuleType, before: dict[str, Any]) -> Callable[[], None]:
+    """Brings the numbers that training has changed to where a long run may bring them, a million
+    further. Returns what puts those back that no snapshot of the model holds."""
+    undo: list[tuple[Any, Any, Any]] = []
+    for place, holder, key, value in list(numbers(subject, module)):
+        old = before.get(place)
+        if isinstance(value, Tensor):
+            _age_tensor(value, old)
+        elif old != value:
+            known = type(old) in (int, float)
+            undo.append((holder, key, value))
+            _put(holder, key, type(value)(-FAR if known and value < old else FAR))
+
+    def restore() -> None:
+        for holder, key, value in undo:
+            _put(holder, key, value)
+
+    return restore
+
+
+def _put(holder: Any, key: Any, value: Any) -> None:
+    if isinstance(holder, type):
+        setattr(holder, key, value)
+    else:
+        holder[key] = value
+
+
+def _age_tensor(value: Tensor, old: Any) -> None:
+    # Masks are no counters; and what is there since training only may be what it was made from.
+    if value.dtype is torch.bool or value.is_complex() or value.layout is not torch.strided:
+        return
+    data = value.detach()
+    if not (isinstance(old, Tensor) and old.shape == data.shape):
+        if data.numel() != 1:
+            return
+        old = torch.full_like(data, -1)
+    least = 0 if data.dtype is torch.uint8 else -FAR
+    most = FAR if data.is_floating_point() else min(FAR, torch.iinfo(data.dtype).max)
+    far = torch.where(data < old, max(least, -most - 1), most).to(data.dtype)
+    with contextlib.suppress(RuntimeError), torch.no_grad():  # parts of it may share memory
+        data.copy_(torch.where(data != old, far, data))
 
 
 class Trainer:

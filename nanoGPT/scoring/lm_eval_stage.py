@@ -24,7 +24,8 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.evaluator import evaluate
 
-from scoring.model import ScoredModel, load_direct
+from scoring.examination import add_options, examine
+from scoring.model import ScoredModel
 from scoring.perplexity import HOW_TO_PREPARE, read_meta
 from scoring.report import SPLITS, Report, ScoreError, Surroundings, carry_out
 from scoring.spans import Span, development_half, document_spans
@@ -166,13 +167,13 @@ def vocabulary_of(folder: Path) -> Vocabulary:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Score a checkpoint on lm-eval tasks.")
-    parser.add_argument("--file", default="nanoGPT/custom_pretrain.py", help="defines the model")
     parser.add_argument("--checkpoint", required=True, help="label of the stage that trained")
     parser.add_argument("--tasks", required=True, help="names, separated by commas")
     parser.add_argument("--hidden", default="", help="those of them that agents may not see")
     parser.add_argument(
         "--include", type=Path, help="folder of task files; default: lm-eval's own definitions"
     )
+    add_options(parser)
     args = parser.parse_args(argv)
     names = [name for name in args.tasks.split(",") if name]
     hidden = [name for name in args.hidden.split(",") if name]
@@ -186,11 +187,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ScoreError(f"the evaluation sets are not prepared. {HOW_TO_GET_SETS}")
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         tasks = load_tasks(names, [args.include] if args.include else own_definitions(names))
-        model = load_direct(
-            around.files / args.file, around.run_out, args.checkpoint, around.device
-        )
-        report = score_tasks(CheckpointLM(model, vocabulary_of(around.data)), tasks, hidden)
-        report.write(around.out)
+        vocabulary = vocabulary_of(around.data)
+
+        def measure(model: ScoredModel) -> Report:
+            return score_tasks(CheckpointLM(model, vocabulary), tasks, hidden)
+
+        examine(measure, around, args.checkpoint, args)
 
     return carry_out(score)
 

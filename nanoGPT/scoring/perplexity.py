@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from scoring.model import ScoredModel, load_direct
+from scoring.examination import add_options, examine
+from scoring.model import ScoredModel
 from scoring.report import SPLITS, Report, ScoreError, Surroundings, carry_out, perplexity
 from scoring.spans import Tokens, document_spans, evenly, fixed_windows
 
@@ -93,19 +94,20 @@ def score_all(
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Score a checkpoint on held-out text.")
-    parser.add_argument("--file", default="nanoGPT/custom_pretrain.py", help="defines the model")
     parser.add_argument("--checkpoint", help="label of the stage that trained; default: this one")
     parser.add_argument("--max-windows", type=int, help="of each split; default: all")
     parser.add_argument("--max-passages", type=int, help="of each text and split; default: all")
+    add_options(parser)
     args = parser.parse_args(argv)
 
     def score() -> None:
         around = Surroundings.from_environment()
         read_meta(around.data)
-        label = args.checkpoint or around.stage
-        model = load_direct(around.files / args.file, around.run_out, label, around.device)
-        report = score_all(model, around.data, args.max_windows, args.max_passages)
-        report.write(around.out)
+
+        def measure(model: ScoredModel) -> Report:
+            return score_all(model, around.data, args.max_windows, args.max_passages)
+
+        examine(measure, around, args.checkpoint or around.stage, args)
 
     return carry_out(score)
 

@@ -1,8 +1,8 @@
 """metrics.json, and the surroundings of a `score` half.
 
 What an agent may see is at the top level and comes from the split `development`. Everything else,
-the split `final` and the metrics that are hidden from agents, is under "hidden" only, and nothing
-here prints it.
+the split `final`, the metrics that are hidden from agents and what the audit measured, is under
+"hidden" only, and nothing here prints it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ class ScoreError(Exception):
 class Surroundings:
     """The environment that a score half is given."""
 
-    files: Path
-    """The run's files, the edited one among them."""
     data: Path
     """What scoring may read of the data folder."""
     out: Path
@@ -36,8 +34,8 @@ class Surroundings:
     run_out: Path
     """What training left: the checkpoints."""
     stage: str
-    device: str
-    """cuda if the stage was given a GPU, else cpu."""
+    unedited: Path | None
+    """What scoring the unedited files left in its `reference`, if they were scored here before."""
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None) -> Surroundings:
@@ -45,12 +43,11 @@ class Surroundings:
         env = os.environ if env is None else env
         try:
             return cls(
-                files=Path(env["HARNESS_FILES"]),
                 data=Path(env["HARNESS_DATA"]),
                 out=Path(env["HARNESS_OUT"]),
                 run_out=Path(env["HARNESS_RUN_OUT"]),
                 stage=env["HARNESS_STAGE"],
-                device="cuda" if env.get("HARNESS_GPUS") else "cpu",
+                unedited=Path(env["HARNESS_UNEDITED"]) if env.get("HARNESS_UNEDITED") else None,
             )
         except KeyError as error:
             raise ScoreError(
@@ -68,6 +65,8 @@ class Report:
     hidden: dict[str, dict[str, Any]] = field(
         default_factory=lambda: {"metrics": {}, "final": {}, "per_window": {}, "per_item": {}}
     )
+    void: str | None = None
+    """The category of a failed audit: nothing in here counts then."""
 
     def add_windows(self, name: str, split: str, value: float, windows: Sequence[float]) -> None:
         """A visible metric of one split, with the losses it is made of."""
@@ -98,12 +97,14 @@ class Report:
 
     def write(self, folder: Path) -> None:
         """Write metrics.json into `folder` in one step."""
-        content = {
+        content: dict[str, Any] = {
             "metrics": self.metrics,
             "per_window": self.per_window,
             "per_item": self.per_item,
             "hidden": self.hidden,
         }
+        if self.void is not None:
+            content["void"] = self.void
         temporary = folder / "metrics.json.tmp"
         temporary.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
         os.replace(temporary, folder / "metrics.json")

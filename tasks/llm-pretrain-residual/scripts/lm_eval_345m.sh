@@ -1,23 +1,22 @@
 #!/usr/bin/env bash
-# Scores the checkpoint of stage gpt-345m on lm-eval's own tasks, from prepared data sets: `serve`
-# answers for the trained model, `score` scores it.
+# Scores the checkpoint of stage gpt-345m on lm-eval's own tasks, from prepared data sets.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 role=${1:-}
-shift || true
 source "$here/settings_345m.sh"
+export CUDA_VISIBLE_DEVICES=${HARNESS_GPUS%%,*}
 
 # -P: the current folder was within reach of the trained code and stays off the path.
 case $role in
-  serve) exec python -P "$root/nanoGPT/model_server.py" gpt-345m "${settings[@]}" "$@" ;;
+  serve) exec python -P "$root/nanoGPT/model_server.py" -- "${settings[@]}" ;;
   score)
     # Prepared files only; lm-eval and datasets read these when they are imported.
     export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HOME="$HARNESS_DATA/hf" TQDM_DISABLE=1
     export PYTHONPATH="$root/nanoGPT:${PYTHONPATH:-}"
     exec python -P -m scoring.lm_eval_stage --checkpoint gpt-345m \
-      --tasks arc_easy,hellaswag,piqa,winogrande --hidden piqa,winogrande --positions 4000 \
-      "${settings[@]}" "$@"
+      --tasks arc_easy,hellaswag,piqa,winogrande --hidden piqa,winogrande \
+      --max-extra="$max_extra" --audited=4096 -- "${settings[@]}"
     ;;
   *)
     echo "ERROR: unknown role '$role'. Use serve or score." >&2

@@ -1,25 +1,24 @@
 #!/usr/bin/env bash
-# Scores the checkpoint of stage gpt-smoke on this task's own multiple-choice items: `serve` answers
-# for the trained model, `score` scores it.
+# Scores the checkpoint of stage gpt-smoke on this task's own multiple-choice items.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(cd "$here/../../.." && pwd)
 role=${1:-}
-shift || true
 source "$here/settings_smoke.sh"
 # Threads that wait by spinning stand still where the cores are shared.
 export OMP_WAIT_POLICY=PASSIVE
 
 # -P: the current folder was within reach of the trained code and stays off the path.
 case $role in
-  serve) exec python -P "$root/nanoGPT/model_server.py" gpt-smoke "${settings[@]}" "$@" ;;
+  serve) exec python -P "$root/nanoGPT/model_server.py" -- "${settings[@]}" ;;
   score)
     # Prepared files only; lm-eval and datasets read these when they are imported.
     export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HOME="$HARNESS_DATA/hf" TQDM_DISABLE=1
     export PYTHONPATH="$root/nanoGPT:${PYTHONPATH:-}"
     exec python -P -m scoring.lm_eval_stage --checkpoint gpt-smoke \
       --include "$root/tasks/llm-pretrain-residual/evals" \
-      --tasks agreement,word_order,fitting_word --hidden fitting_word --positions 100 "${settings[@]}" "$@"
+      --tasks agreement,word_order,fitting_word --hidden fitting_word \
+      --max-extra="$max_extra" --audited=512 -- "${settings[@]}"
     ;;
   *)
     echo "ERROR: unknown role '$role'. Use serve or score." >&2

@@ -5,3 +5,5 @@ settings=(
   --global_batch=8 --micro_batch=4 --max_iters=30 --learning_rate=1e-2
   --eval_interval=10 --eval_windows=32 --save_interval=10
 )
+# Parameters and buffers that a model may hold besides the unedited one's, as a share of them.
+max_extra=1.0

@@ -5,3 +5,5 @@ settings=(
   --global_batch=8 --micro_batch=8 --max_iters=300 --learning_rate=3e-3
   --eval_interval=100 --eval_windows=96 --save_interval=100
 )
+# Parameters and buffers that a model may hold besides the unedited one's, as a share of them.
+max_extra=1.0

@@ -1,0 +1,132 @@
+"""Answers for a trained model: token ids in, hidden states out.
+
+The process of the role `serve`. It imports the edited file, and so it is confined: it has the
+checkpoint, but neither held-out data nor anything that is scored. The scorer calls `declare`,
+`load`, `hidden` and `digest` through harness/transport/channel.py; the arguments are the training
+file's settings.
+
+Guaranteed to the scorer by the transport alone: shape and dtype of what comes back. Nothing here
+is trusted: this code runs beside the edited one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.util
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import channel
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def import_file(path: Path) -> ModuleType:
+    """Imports one file by its path, its own folder first on the path while it is imported."""
+    spec = importlib.util.spec_from_file_location("edited_" + path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up by name
+    sys.path.insert(0, str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
+    return module
+
+
+class ModelServer:
+    """The model of an edited file, built as training builds it.
+
+    Args:
+        file: the edited file.
+        settings: --key=value arguments, as training gets them.
+        seed: training's; what is random in building and is not saved comes out the same.
+        device: where the model runs.
+    """
+
+    def __init__(self, file: Path, settings: Sequence[str], seed: int, device: str) -> None:
+        self._module = import_file(file)
+        self._seed = seed
+        self._device = torch.device(device)
+        sizes = self._module.read_settings(list(settings), {}).model()
+        self._module.seed_random(seed, self._module.INIT)
+        self._model = self._module.GPT(sizes).to(self._device).eval()
+        self._entering: list[Tensor] = []
+        # The scorer applies the final LayerNorm and the head itself.
+        self._model.transformer.ln_f.register_forward_pre_hook(
+            lambda _, args: self._entering.append(args[0])
+        )
+
+    def declare(self, inputs: Arrays, outputs: Arrays) -> dict[str, Any]:
+        """Fact `tensors`: name -> [dtype, shape] of all that the file's model saves."""
+        state = self._model.state_dict()
+        return {"tensors": {n: [str(t.dtype), list(t.shape)] for n, t in state.items()}}
+
+    def load(self, inputs: Arrays, outputs: Arrays, folder: str, label: str) -> None:
+        """Fills the model with the weights of the stage `label` that lie in `folder`."""
+        self._module.checkpoint.load_weights(Path(folder), label, self._model)
+
+    def hidden(self, inputs: Arrays, outputs: Arrays) -> None:
+        """`idx` (b, t) int64 -> `hidden` (b, t, c) float32, what enters the final LayerNorm."""
+        self._entering.clear()
+        # The same chance for every call, so that the order of the calls makes no difference.
+        self._module.seed_random(self._seed, self._module.EVALUATE)
+        with torch.no_grad():
+            self._model(torch.from_numpy(inputs["idx"]).to(self._device))
+        hidden = torch.from_numpy(outputs["hidden"])
+        entering = self._entering[-1]
+        if entering.shape != hidden.shape:
+            raise ValueError("the final LayerNorm got another shape than (b, t, c)")
+        hidden.copy_(entering)
+
+    def digest(self, inputs: Arrays, outputs: Arrays) -> dict[str, Any]:
+        """Fact `sha256`: of every parameter and buffer, the unsaved ones too."""
+        total = hashlib.sha256()
+        for kind in (self._model.named_parameters(), self._model.named_buffers()):
+            for name, tensor in kind:
+                content = tensor.detach().cpu().contiguous().reshape(-1)
+                total.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+                total.update(memoryview(content.view(torch.uint8).numpy()))
+        return {"sha256": total.hexdigest()}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Answer for a trained model.")
+    parser.add_argument("--file", default="nanoGPT/custom_pretrain.py", help="defines the model")
+    parser.add_argument("settings", nargs="*", help="--key=value, behind --")
+    args = parser.parse_args(argv)
+    device = "cuda" if os.environ.get("HARNESS_GPUS") else "cpu"
+    file = Path(os.environ["HARNESS_FILES"]) / args.file
+    made: list[ModelServer] = []
+
+    def model() -> ModelServer:
+        """Built at the first call: what goes wrong in it is then told to the scorer."""
+        if not made:
+            seed = int(os.environ.get("HARNESS_SEED", "42"))
+            made.append(ModelServer(file, args.settings, seed, device))
+        return made[0]
+
+    run_out = os.environ["HARNESS_RUN_OUT"]
+    channel.serve(
+        {
+            "declare": lambda i, o: model().declare(i, o),
+            "load": lambda i, o, label: model().load(i, o, run_out, label),
+            "hidden": lambda i, o: model().hidden(i, o),
+            "digest": lambda i, o: model().digest(i, o),
+        }
+    )
+
+
+if __name__ == "__main__":
+    main()

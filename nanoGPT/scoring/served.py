@@ -1,0 +1,242 @@
+"""The model of an edited file, behind a process that cannot see what is scored.
+
+The model server (nanoGPT/model_server.py) is confined; it gets token ids and returns hidden states.
+Its checkpoint is read here too: the final LayerNorm and the head are taken from it, after its keys,
+shapes and dtypes were compared with what the file declares and with the unedited model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+import channel
+import custom_pretrain
+from progress import StageError
+from scoring.model import BATCH_TOKENS, Head, ScoredModel
+from scoring.report import ScoreError
+
+TIED_HEAD = "lm_head.weight"
+LOCKED = ("transformer.wte.weight", "transformer.wpe.weight", "transformer.ln_f.weight")
+LOCKED_WITH_BIAS = (*LOCKED, "transformer.ln_f.bias")
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+"""safetensors' names; a checkpoint with others is refused."""
+
+Tensors = dict[str, tuple[torch.dtype, tuple[int, ...]]]
+"""dtype and shape by name."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the unedited training file makes of a profile's settings."""
+
+    block_size: int
+    vocab_size: int
+    n_embd: int
+    tensors: Tensors
+
+    @classmethod
+    def of(cls, settings: Sequence[str]) -> Sizes:
+        """Raises ScoreError for settings that the training file does not take."""
+        try:
+            config = custom_pretrain.read_settings(list(settings), {}).model()
+        except StageError as error:
+            raise ScoreError(str(error)) from None
+        with torch.device("meta"):
+            model: torch.nn.Module = custom_pretrain.GPT(config)  # type: ignore[no-untyped-call]
+            state = model.state_dict()
+        tensors = {name: (t.dtype, tuple(t.shape)) for name, t in state.items()}
+        return cls(config.block_size, config.vocab_size, config.n_embd, tensors)
+
+
+def check_tensors(found: Tensors, declared: Tensors, unedited: Tensors, max_extra: float) -> None:
+    """Whether a checkpoint is what the edited file declares, and in what is allowed.
+
+    `max_extra` is how many numbers, parameters and buffers together, it may hold besides those of
+    the unedited model, as a share of theirs. Raises ScoreError.
+    """
+    for name in LOCKED_WITH_BIAS:
+        if found.get(name) != unedited.get(name):
+            has, wants = _said(found.get(name)), _said(unedited.get(name))
+            raise ScoreError(f"the checkpoint has {has} as {name}; it must be {wants}.")
+    names = declared.keys() - {TIED_HEAD}
+    if missing := sorted(names - found.keys()):
+        raise ScoreError(f"the checkpoint lacks {_some(missing)}, which the file declares.")
+    if unknown := sorted(found.keys() - names):
+        raise ScoreError(f"the checkpoint holds {_some(unknown)}, which the file does not declare.")
+    for name in sorted(names):
+        if found[name] != declared[name]:
+            has, wants = _said(found[name]), _said(declared[name])
+            raise ScoreError(f"the checkpoint has {has} as {name}; the file declares {wants}.")
+    held, usual = _numbers(found), _numbers({k: v for k, v in unedited.items() if k != TIED_HEAD})
+    if held > usual * (1 + max_extra):
+        raise ScoreError(
+            f"the model holds {held:,} numbers in parameters and buffers, the unedited one "
+            f"{usual:,}; at most {max_extra:.0%} more are allowed."
+        )
+
+
+def _numbers(tensors: Tensors) -> int:
+    return sum(int(np.prod(shape, dtype=np.int64)) for _, shape in tensors.values())
+
+
+def _said(tensor: tuple[torch.dtype, tuple[int, ...]] | None) -> str:
+    return "nothing" if tensor is None else f"{tensor[0]} of shape {list(tensor[1])}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(name[:100] for name in names[:3]) + more
+
+
+class Checkpoint:
+    """What a run left, as the harness keeps it: out of its reach, and hashed.
+
+    Args:
+        folder: where the checkpoints are kept.
+        label: of the stage that trained.
+
+    Raises ScoreError if there is none or it is not one.
+    """
+
+    def __init__(self, folder: Path, label: str) -> None:
+        path = folder / f"ckpt_{label}.safetensors"
+        if not path.is_file():
+            raise ScoreError(
+                f"no checkpoint {path.name}. Stage {label} has to finish its training."
+            )
+        self.tensors: Tensors = {}
+        self._head: dict[str, Tensor] = {}
+        try:
+            with safe_open(path, "pt") as file:
+                for name in file.keys():  # noqa: SIM118  it is no mapping
+                    part = file.get_slice(name)
+                    self.tensors[name] = (DTYPES[part.get_dtype()], tuple(part.get_shape()))
+                for name in LOCKED_WITH_BIAS:
+                    if name in self.tensors and name != "transformer.wpe.weight":
+                        self._head[name] = file.get_tensor(name)
+        except (SafetensorError, KeyError) as error:
+            raise ScoreError(f"{path.name} is no checkpoint that can be read: {error}") from None
+
+    def head(self, device: torch.device) -> Head:
+        """The final LayerNorm and the output matrix, which `check_tensors` has found there."""
+        own = {name: tensor.to(device, torch.float32) for name, tensor in self._head.items()}
+        return Head(
+            own["transformer.ln_f.weight"],
+            own.get("transformer.ln_f.bias"),
+            own["transformer.wte.weight"],
+        )
+
+
+class ServedModel:
+    """A model server of its own: a fresh process for one use.
+
+    Args:
+        label: of the stage whose checkpoint it is to load.
+        sizes: of the unedited model.
+
+    It starts at once and is ready when it is first asked. Leave the context to end it.
+    """
+
+    def __init__(self, label: str, sizes: Sizes) -> None:
+        self._label, self._sizes = label, sizes
+        tokens = max(BATCH_TOKENS, sizes.block_size)
+        # Ids (8 bytes) go in, hidden states (4 bytes a number) come out.
+        self._server = channel.Server(tokens * (8 + 4 * sizes.n_embd) + 2 * channel.ALIGNMENT)
+
+    def __enter__(self) -> ServedModel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.close()
+
+    def declared(self) -> Tensors:
+        """What the edited file says that its model saves."""
+        tensors = self._facts("declare").get("tensors")
+        known = {str(dtype): dtype for dtype in DTYPES.values()}
+        found: Tensors = {}
+        try:
+            assert isinstance(tensors, Mapping)
+            for name, (dtype, shape) in tensors.items():
+                found[str(name)] = (known[dtype], tuple(int(n) for n in shape))
+        except (AssertionError, KeyError, TypeError, ValueError):
+            raise ScoreError("the model declares a tensor of a kind that is not known.") from None
+        return found
+
+    def load(self) -> None:
+        """Fills the model with its checkpoint."""
+        self._facts("load", label=self._label)
+
+    def digest(self) -> str:
+        """Of its parameters and buffers, as the process itself says."""
+        return str(self._facts("digest").get("sha256"))[:64]
+
+    def _facts(self, call: str, **args: Any) -> dict[str, Any]:
+        with _explained():
+            facts: dict[str, Any] = self._server.call(call, **args)[1]
+            return facts
+
+    def hidden_states(self, batches: Iterable[Tensor]) -> Iterator[Tensor]:
+        """See `HiddenStates`; one batch is computed while the one before is looked at."""
+        under_way: deque[None] = deque()
+        with _explained():
+            for idx in batches:
+                if len(under_way) == channel.Server.SLOTS:
+                    under_way.popleft()
+                    yield self._taken()
+                shape = (*idx.shape, self._sizes.n_embd)
+                spec = {"hidden": (np.float32, shape)}
+                self._server.submit("hidden", {"idx": idx.numpy()}, spec)
+                under_way.append(None)
+            for _ in under_way:
+                yield self._taken()
+
+    def _taken(self) -> Tensor:
+        return torch.from_numpy(self._server.result()[0]["hidden"])
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turns what goes wrong with the server into a ScoreError that repeats nothing it said."""
+    try:
+        yield
+    except channel.ServerFailed as error:
+        raise ScoreError(
+            f"the model failed while it was scored ({error}). It is given token ids alone, up to "
+            f"block_size of them, in eval mode and without gradients. Its own words are not shown, "
+            f"since they may repeat held-out text."
+        ) from None
+    except (channel.ChannelClosed, channel.ProtocolError):
+        raise ScoreError("the process of the model ended while it was scored.") from None
+
+
+def device_of(gpus: str) -> torch.device:
+    """The first of the stage's GPUs, or the CPU; `gpus` is HARNESS_GPUS."""
+    return torch.device("cuda" if gpus else "cpu")
+
+
+def ready(
+    server: ServedModel, checkpoint: Checkpoint, sizes: Sizes, max_extra: float
+) -> ScoredModel:
+    """The model with its checkpoint, both checked. Raises ScoreError."""
+    check_tensors(checkpoint.tensors, server.declared(), sizes.tensors, max_extra)
+    server.load()
+    device = device_of(os.environ.get("HARNESS_GPUS", ""))
+    return ScoredModel(
+        server.hidden_states, checkpoint.head(device), sizes.block_size, sizes.vocab_size, device
+    )

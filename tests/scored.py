@@ -1,0 +1,58 @@
+"""Models as scoring sees them, without a process of their own; and how to start one with."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from model_server import ModelServer
+from scoring.model import ScoredModel
+from scoring.served import Checkpoint, Sizes
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+UNEDITED = REPOSITORY / "nanoGPT" / "custom_pretrain.py"
+TRANSPORT = REPOSITORY / "harness" / "transport"
+
+
+def direct(file: Path, settings: Sequence[str], folder: Path, label: str) -> ScoredModel:
+    """The model of `file` with the checkpoint of `label`, in this process, unchecked."""
+    sizes = Sizes.of(settings)
+    server = ModelServer(file, settings, seed=42, device="cpu")
+    server.load({}, {}, str(folder), label)
+
+    def hidden_states(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        for idx in batches:
+            hidden = np.empty((*idx.shape, sizes.n_embd), dtype=np.float32)
+            server.hidden({"idx": idx.numpy()}, {"hidden": hidden})
+            yield torch.from_numpy(hidden)
+
+    device = torch.device("cpu")
+    head = Checkpoint(folder, label).head(device)
+    return ScoredModel(hidden_states, head, sizes.block_size, sizes.vocab_size, device)
+
+
+def write_server(to: Path, settings: Sequence[str], files: Path, run_out: Path) -> Path:
+    """How the role `serve` is started without a sandbox, as the harness would say it."""
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(TRANSPORT),
+        "HARNESS_FILES": str(files),
+        "HARNESS_RUN_OUT": str(run_out),
+        "HARNESS_SEED": "42",
+    }
+    program = str(REPOSITORY / "nanoGPT" / "model_server.py")
+    plan = {
+        "argv": [sys.executable, "-P", program, "--", *settings],
+        "env": env,
+        "cwd": "/",
+        "sandbox": None,
+        "log": str(to.with_suffix(".log")),
+    }
+    to.write_text(json.dumps(plan))
+    return to
