@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from attacks import short
 from attacks.cases import CASES, QUICK
 from attacks.driver import Arena
 from attacks.forms import Case, Edit, Refused
@@ -26,12 +28,12 @@ AHEAD = 2
 """So many cases are under way while one is waited for: their checks and stages overlap."""
 
 
-@pytest.fixture(scope="module")
-def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
-    state, out = tmp_path_factory.mktemp("state"), tmp_path_factory.mktemp("outside")
+@contextmanager
+def opened(tmp: pytest.TempPathFactory, tasks: Path) -> Iterator[Arena]:
+    state, out = tmp.mktemp("state"), tmp.mktemp("outside")
     data = shakespeare_dir().parent
-    settings = Settings(state_dir=state, tasks_dir=ROOT / "tasks", data_dir=data, slots=2)
-    task = load_task(ROOT / "tasks" / "llm-pretrain-residual")
+    settings = Settings(state_dir=state, tasks_dir=tasks, data_dir=data, slots=2)
+    task = load_task(tasks / "llm-pretrain-residual")
     with TestClient(server.build(settings)) as client:
         arena = Arena(client, task, state, data, out)
         try:
@@ -40,15 +42,56 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
             arena.close()
 
 
-def play_ahead(request: pytest.FixtureRequest, arena: Arena) -> None:
-    """Begins the cases that come next, so that both cores have work."""
-    items = request.session.items
-    behind = items[items.index(request.node) + 1 :]
-    params = (getattr(item, "callspec", None) for item in behind)
-    following = (p.params["case"] for p in params if p is not None and "case" in p.params)
-    for case in itertools.islice(following, AHEAD):
-        if isinstance(case, Case):
-            arena.begin(case.name, case.edit)
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    with opened(tmp_path_factory, ROOT / "tasks") as arena:
+        yield arena
+
+
+@pytest.fixture(scope="module")
+def shortened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    with opened(tmp_path_factory, short.make(ROOT, tmp_path_factory.mktemp("task"))) as arena:
+        yield arena
+
+
+@dataclass
+class Table:
+    """Where each case is played."""
+
+    request: pytest.FixtureRequest
+
+    def arena(self, item: pytest.Item, case: Case | str) -> Arena:
+        """`shortened` if only what stands behind the checks is asked for."""
+        quick = "one_attack" in item.name or item.config.getoption("--short-attacks")
+        whole = isinstance(case, str) or by_check(case)
+        found: Arena = self.request.getfixturevalue("shortened" if quick and not whole else "full")
+        return found
+
+    def begin(self) -> None:
+        """Begins this case and those that come next: both cores have work."""
+        items = self.request.session.items
+        for item in items[items.index(self.request.node) :][: 1 + AHEAD]:
+            callspec = getattr(item, "callspec", None)
+            for case in callspec.params.values() if callspec else ():
+                arena = self.arena(item, case)
+                if isinstance(case, Case):
+                    arena.begin(case.name, case.edit)
+                else:
+                    arena.begin_twin(case)
+
+    def judge(self, case: Case) -> str:
+        self.begin()
+        return self.arena(self.request.node, case).judge(case)
+
+
+@pytest.fixture
+def table(request: pytest.FixtureRequest) -> Table:
+    return Table(request)
+
+
+def by_check(case: Case) -> bool:
+    """Whether a check may refuse it, which must then be the real one."""
+    return any(isinstance(outcome, Refused) for outcome in case.expect)
 
 
 def name_of(case: Case) -> str:
@@ -56,41 +99,38 @@ def name_of(case: Case) -> str:
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if c.name in QUICK], ids=name_of)
-def test_one_attack_for_each_defence(
-    case: Case, arena: Arena, request: pytest.FixtureRequest
-) -> None:
-    arena.begin(case.name, case.edit)
-    play_ahead(request, arena)
-    assert arena.judge(case) == ""
+def test_one_attack_for_each_defence(case: Case, table: Table) -> None:
+    assert table.judge(case) == ""
 
 
 @pytest.mark.attacks
-@pytest.mark.timeout(700)
-@pytest.mark.parametrize("case", [c for c in CASES if c.name not in QUICK], ids=name_of)
-def test_every_other_attack(case: Case, arena: Arena, request: pytest.FixtureRequest) -> None:
-    arena.begin(case.name, case.edit)
-    play_ahead(request, arena)
-    assert arena.judge(case) == ""
+@pytest.mark.timeout(1600)
+@pytest.mark.parametrize("case", CASES, ids=name_of)
+def test_every_attack(case: Case, table: Table) -> None:
+    assert table.judge(case) == ""
 
 
 @pytest.mark.attacks
+@pytest.mark.timeout(1600)
 @pytest.mark.parametrize("name", HONEST)
-def test_honest_edits_are_scored(name: str, arena: Arena) -> None:
-    played = arena.twin(name)
+def test_honest_edits_are_scored(name: str, full: Arena, table: Table) -> None:
+    table.begin()
+    played = full.twin(name)
+    full.note(name, None, played, played.kind if played.kind == "scored" else None)
     assert played.kind == "scored", f"{played.rules} {played.reason}"
     assert played.troubles == []
 
 
 @pytest.mark.attacks
 @pytest.mark.timeout(700)
-def test_the_luckiest_of_three_is_ranked_on_what_nobody_saw(arena: Arena) -> None:
+def test_the_luckiest_of_three_is_ranked_on_what_nobody_saw(full: Arena) -> None:
     """Three tests that differ in chance: each has its number on `final`, and none is shown."""
     for seed in (1, 2, 3):
         edit: Edit = {
             "residual-parameters": f"        torch.manual_seed({seed})\n"
             "        self.apply(self._init_weights)\n"
         }
-        played = arena.play(f"luck {seed}", edit)
+        played = full.play(f"luck {seed}", edit)
         assert played.kind == "scored"
         final = [name for name in played.numbers if ".final." in name]
         assert final

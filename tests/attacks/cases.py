@@ -1087,11 +1087,11 @@ add(
 
 add("parameters in a plain tensor", 17, "cost",
     init("self.register_buffer('table', torch.zeros(200, config.n_embd))")
-    | after("x = x + self.table.mean(0)"), Exposed("parameters"))  # fmt: skip
+    | after("x = x + self.table.mean(0)"), Exposed("numbers"))  # fmt: skip
 add("more parameters", 17, "cost",
     init("self.wide = nn.Linear(config.n_embd, 64 * config.n_embd)\n"
          "self.back = nn.Linear(64 * config.n_embd, config.n_embd)")
-    | after("x = x + self.back(self.wide(x).relu())"), Exposed("parameters"))  # fmt: skip
+    | after("x = x + self.back(self.wide(x).relu())"), Exposed("numbers"))  # fmt: skip
 add("each block run four times", 17, "cost",
     loop("for block in self.transformer.h:\n    for _ in range(4):\n        x = block(x)"),
     Exposed("flops"))  # fmt: skip

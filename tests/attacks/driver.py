@@ -40,15 +40,16 @@ from attacks.forms import (
 from attacks.honest import HONEST
 from harness.edits import split_lines
 from harness.events import TestFinished
+from harness.jobs.processes import run_mark
 from harness.regions import EditableFile
 from harness.store import Store
 from harness.task import Task
-from harness.workspace import StatePaths, read_regular
+from harness.workspace import RunPaths, StatePaths, read_regular
 
 TASK = "llm-pretrain-residual"
 PROFILE = "smoke"
 TOLERANCE = 1e-4
-LONGEST_S = 600
+LONGEST_S = 1500
 LOG_BYTES = 64 << 20
 ANSWER_CHARS = 60_000
 """No answer is longer, whatever is printed or raised."""
@@ -99,6 +100,8 @@ class Played:
     used: int = 0
     said: str = ""
     """all that the agent was told"""
+    seconds: float = 0.0
+    """from the first edit to the end"""
     troubles: list[str] = field(default_factory=list)
     """what happened that must not, however the case ended"""
 
@@ -110,7 +113,7 @@ class Play:
     name: str
     player: Player
     answers: list[dict[str, Any]]
-    attempt: int = 1
+    began: float = field(default_factory=time.monotonic)
 
 
 class Arena:
@@ -144,6 +147,8 @@ class Arena:
         }
         for listener in self.listeners:
             threading.Thread(target=self._hear, args=(listener,), daemon=True).start()
+        self.record = out / "ended.jsonl"
+        """A line for each case that was played: how it ended, whether that was expected."""
         self._twins: dict[str, Played] = {}
         self._under_way: dict[str, Play] = {}
 
@@ -198,6 +203,7 @@ class Arena:
         play.answers = play.answers[-2:]
         played.said = _all_text(play.answers) + json.dumps(play.answers)
         played.troubles += self._troubles(play, played)
+        played.seconds = time.monotonic() - play.began
         return played
 
     def twin(self, name: str) -> Played:
@@ -205,6 +211,10 @@ class Arena:
         if name not in self._twins:
             self._twins[name] = self.play(f"twin: {name}", HONEST[name])
         return self._twins[name]
+
+    def begin_twin(self, name: str) -> None:
+        if name not in self._twins:
+            self.begin(f"twin: {name}", HONEST[name])
 
     def _filled(self, edit: Edit) -> Edit:
         filled = {}
@@ -226,9 +236,14 @@ class Arena:
     def _finished(self, play: Play, answer: Mapping[str, Any]) -> Played:
         stages = answer["data"]["stages"]
         result = self._result(play)
+        cost: dict[str, float] = {}
         numbers = _numbers("visible", answer["data"]["metrics"])
         if result.private is not None:
-            numbers |= _numbers("hidden", result.private["values"])
+            for stage, values in result.private["values"].items():
+                # What the audit measured differs with its seed.
+                shown = {key: part for key, part in values.items() if key != "audit"}
+                numbers |= _numbers(f"hidden.{stage}", shown)
+                cost |= _numbers(stage, values["audit"].get("cost", {}))
         reasons = [stage["state"] + ": " + " ".join(stage["reason"]) for stage in stages]
         limits = [f"{stage['limit_s']:.0f} s" for stage in stages if stage["state"] == "timeout"]
         bad = {stage["state"] for stage in stages} - {"done", "skipped"}
@@ -237,7 +252,7 @@ class Arena:
             kind,
             reason="\n".join([*reasons, *limits]),
             numbers=numbers,
-            cost=self._cost(play),
+            cost=cost,
         )
 
     def _result(self, play: Play) -> TestFinished:
@@ -248,16 +263,6 @@ class Arena:
             store.close()
         assert loaded is not None
         return next(e for e in reversed(loaded[1]) if isinstance(e, TestFinished))
-
-    def _cost(self, play: Play) -> dict[str, float]:
-        found: dict[str, float] = {}
-        run = StatePaths(self.state).session(play.player.id).run(1)
-        for path in run.steps.glob("*.score/metrics.json"):
-            content = read_regular(path, LOG_BYTES)
-            for key, value in _numbers(path.parent.name, json.loads(content or b"{}")).items():
-                if any(word in key.lower() for word in ("param", "flop", "tensor", "seconds")):
-                    found[key] = value
-        return found
 
     # -- what must not happen ----------------------------------------------------------------------
 
@@ -283,8 +288,11 @@ class Arena:
             said = read_regular(log, LOG_BYTES) or b""
             lines = [line for line in said.splitlines() if line.startswith(REACHED.encode())]
             found += [f"{log.parent.name}: {line[:200]!r}" for line in lines[:5]]
+        marks = {
+            run_mark(RunPaths(path)) for path in [*root.glob("runs/*"), *root.glob("checks/*")]
+        }
         for process in psutil.process_iter(["environ"]):
-            if str(root) in str((process.info["environ"] or {}).get("HARNESS_OUT", "")):
+            if (process.info["environ"] or {}).get("HARNESS_RUN") in marks:
                 found.append(f"process {process.pid} is left over")
         hidden = _hidden_only(played.numbers)
         if played.kind == "scored" and any(text in played.said for text in hidden):
@@ -320,7 +328,7 @@ class Arena:
                 if played.kind != "scored":
                     return ["not scored"]
                 plain = self.twin("unedited").cost
-                mine = {k: v for k, v in played.cost.items() if what[:5] in k.lower()}
+                mine = {k: v for k, v in played.cost.items() if what in k}
                 more = [k for k, v in mine.items() if v > 1.01 * plain.get(k, v)]
                 return [] if more else [f"the reported {what} is not above the unedited file's"]
         raise AssertionError(outcome)
@@ -330,12 +338,30 @@ class Arena:
         for _ in range(2 if case.again else 1):
             played = self.play(case.name, case.edit)
             missed = [self.misses(played, outcome) for outcome in case.expect]
+            met = [o for o, some in zip(case.expect, missed, strict=True) if not some]
+            self.note(case.name, case.row, played, type(met[0]).__name__ if met else None)
             if played.troubles or all(missed):
                 wanted = "; or ".join(", ".join(some[:5]) for some in missed if some)
                 touched = "; ".join(played.troubles)
                 ended = f"{played.kind} {played.rules} {played.reason}"
                 return f"{case.name}: ended {ended}\nwanted: {wanted}\ntouched: {touched}"
         return ""
+
+    def note(self, name: str, row: int | None, played: Played, met: str | None) -> None:
+        """Adds to the record; `met` is the expected end that it met, if any."""
+        line = {
+            "name": name,
+            "row": row,
+            "ended": played.kind,
+            "at": played.at,
+            "rules": played.rules,
+            "reason": played.reason,
+            "met": met,
+            "troubles": played.troubles,
+            "seconds": round(played.seconds, 1),
+        }
+        with self.record.open("a") as file:
+            file.write(json.dumps(line) + "\n")
 
 
 def _numbers(path: str, value: Any) -> dict[str, float]:
