@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from attacks import short
 from attacks.cases import CASES, QUICK
@@ -21,7 +24,7 @@ from prepared import shakespeare_dir
 
 import server
 from harness.settings import Settings
-from harness.task import load_task
+from harness.task import Role, load_task
 
 ROOT = Path(__file__).parents[1]
 AHEAD = 2
@@ -135,6 +138,91 @@ def test_the_luckiest_of_three_is_ranked_on_what_nobody_saw(full: Arena) -> None
         final = [name for name in played.numbers if ".final." in name]
         assert final
         assert played.troubles == []  # a hidden number in an answer would be one
+
+
+# ---- From inside ---------------------------------------------------------------------------------
+
+SYSTEM = (
+    "/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libexec", "/etc/ld.so.cache",
+    "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/hosts", "/harness",
+    sys.base_prefix,
+)  # fmt: skip
+"""What may be readable."""
+DEVICES = {
+    "core",
+    "full",
+    "null",
+    "ptmx",
+    "random",
+    "stderr",
+    "stdin",
+    "stdout",
+    "tty",
+    "urandom",
+    "zero",
+}
+
+
+@pytest.mark.parametrize("role", ["run", "serve"])
+def test_probes_from_inside_reach_nothing(role: Role, full: Arena) -> None:
+    """Network, files, processes, environment, devices, rights, as trained or scored code has it."""
+    hidden = [
+        str(full.canary),
+        str(full.state),
+        str(full.data),
+        str(ROOT),
+        "/root/.ssh",
+        "/home",
+        "/etc/passwd",
+        "/sys",
+    ]
+    found = full.probe(
+        role, "--port", full.words["@PORT@"], "--pid", full.words["@PID@"],
+        "--allowed", *SYSTEM, "--hidden", *hidden,
+    )  # fmt: skip
+    network, files = found["network"], found["files"]
+    assert network["interfaces"] == ["lo"]
+    for name in ("connected", "routes", "resolved", "abstract"):
+        assert network[name] == [], name
+    assert "raw" not in network
+    assert files["count"] > 1000
+    assert files["outside"] == files["hidden"] == []
+    assert full.heard == []
+    assert found["processes"]["visible"] <= 4
+    assert found["processes"]["killed"] is False
+    assert full.process.poll() is None
+    for word in (str(full.state), str(full.data), str(ROOT)):
+        assert word not in str(found["environment"])
+        assert word not in str(found["proc"])
+    assert {name.rpartition("/")[2] for name in found["devices"]["names"]} <= DEVICES
+    assert found["devices"]["made"] == found["namespaces"] == []
+    rights = found["rights"]
+    assert rights["no_new_privs"]
+    assert rights["uid"] == rights["gid"] == 65534
+    assert {int(rights[name], 16) for name in ("cap_eff", "cap_prm", "cap_bnd")} == {0}
+    own = {"/harness/out", "/harness/cache"} if role == "run" else set()
+    assert set(found["writable"]) == own | {"/tmp", "/dev/shm"}
+
+
+@pytest.mark.attacks
+@pytest.mark.parametrize("role", ["run", "serve"])
+def test_no_mounted_file_holds_held_out_text(role: Role, full: Arena) -> None:
+    """Every readable file, searched for tokens and items of every evaluation."""
+    folder, hexes, texts = full.data / "shakespeare", [], []
+    for name in ("score/development.bin", "score/final.bin", "run/train.bin", "run/monitor.bin"):
+        content = (folder / name).read_bytes()
+        hexes += [content[place : place + 48].hex() for place in (0, len(content) // 4 * 2)]
+    for path in (folder / "score/verse.jsonl", folder / "score/lastword.jsonl"):
+        lines = path.read_text().splitlines()
+        for line in (lines[0], lines[-1]):
+            tokens = json.loads(line)["tokens"][:24]
+            texts.append(", ".join(map(str, tokens)))
+            hexes.append(np.array(tokens, dtype=np.uint16).tobytes().hex())
+    for path in sorted((ROOT / "tasks" / "llm-pretrain-residual" / "evals").glob("*.jsonl")):
+        texts.append(path.read_text().splitlines()[3])
+    found = full.probe(role, "--text", *texts, "--hex", *hexes)
+    assert found["files"]["count"] > 1000
+    assert found["files"]["text"] == []
 
 
 def test_the_suite_covers_every_row_and_more() -> None:

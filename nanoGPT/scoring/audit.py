@@ -324,6 +324,6 @@ def audit(
     off = [int(p) for p in chosen if not abs(answers[int(p)] - recorded.losses[p]) <= TOLERANCE]
     off = off[:: max(1, len(off) // 32)] or [int(p) for p in chosen[:32]]
     alone = ask(fresh, model, [[question(p, whole=True)] for p in off], pad)
-    same = sum(abs(alone[p] - recorded.losses[p]) <= TOLERANCE for p in off)
+    same = sum(bool(abs(alone[p] - recorded.losses[p]) <= TOLERANCE) for p in off)
     facts["alone"] = {"positions": len(off), "as_scored": same}
     return Verdict(NOT_CAUSAL if same > len(off) / 2 else OF_THE_BATCH, facts)

@@ -8,6 +8,7 @@ shapes and dtypes were compared with what the file declares and with the unedite
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -92,7 +93,7 @@ def check_tensors(found: Tensors, declared: Tensors, unedited: Tensors, max_extr
 
 
 def numbers(tensors: Tensors) -> int:
-    return sum(int(np.prod(shape, dtype=np.int64)) for _, shape in tensors.values())
+    return sum(math.prod(shape) for _, shape in tensors.values())
 
 
 def cost(checkpoint: Checkpoint, sizes: Sizes, flops: float | None) -> dict[str, float | None]:

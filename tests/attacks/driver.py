@@ -14,6 +14,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -38,12 +39,15 @@ from attacks.forms import (
     Void,
 )
 from attacks.honest import HONEST
+from harness import sandbox
 from harness.edits import split_lines
 from harness.events import TestFinished
+from harness.jobs.plan import Surroundings, make_plan, prepare_run_dir, snapshot
 from harness.jobs.processes import run_mark
+from harness.jobs.runner import Command
 from harness.regions import EditableFile
 from harness.store import Store
-from harness.task import Task
+from harness.task import Role, Task
 from harness.workspace import RunPaths, StatePaths, read_regular
 
 TASK = "llm-pretrain-residual"
@@ -123,11 +127,9 @@ class Arena:
     """
 
     def __init__(self, client: TestClient, task: Task, state: Path, data: Path, out: Path) -> None:
-        from harness import sandbox
-
         program = sandbox.find()
         assert isinstance(program, str), f"attacks are played in a sandbox only: {program}"
-        self.client, self.task, self.state = client, task, state
+        self.client, self.task, self.state, self.data = client, task, state, data
         self.secret = secrets.token_hex(16)
         self.canary = out / "canary"
         self.canary.write_text(self.secret)
@@ -297,6 +299,46 @@ class Arena:
         hidden = _hidden_only(played.numbers)
         if played.kind == "scored" and any(text in played.said for text in hidden):
             found.append("a hidden number is in an answer")
+        return found
+
+    # -- looking around ----------------------------------------------------------------------------
+
+    def probe(self, role: Role, *args: str) -> dict[str, Any]:
+        """What probes.py reaches in the sandbox of a role of the first stage."""
+        paths = RunPaths(self.canary.parent / f"probe-{role}-{secrets.token_hex(4)}")
+        around = Surroundings(paths, self.data, paths.root / "cache")
+        plan = make_plan(self.task, PROFILE, 1, 1, around)
+        text = Path(__file__).with_name("probes.py").read_text()
+        more = {"probes.py": text, "asked": "\n".join(args) + "\n"}
+        prepare_run_dir(paths, plan, snapshot(self.task, {}) | more)
+        stage = plan.stages[0]
+        processes = [*stage.steps, *(step.companion for step in stage.steps)]
+        [process] = [p for p in processes if p is not None and p.role == role]
+        assert process.confinement is not None
+        for mount in process.confinement.mounts:
+            if mount.writable:  # as the runner makes it
+                Path(mount.source).mkdir(parents=True, exist_ok=True)
+        command = Command.of(plan, stage, process, paths)
+        assert command.sandbox is not None
+        inside = sandbox.limited(process.confinement, ["python", "probes.py", "@asked"])
+        with tempfile.TemporaryFile() as file:
+            # From a file, as the runner does it: a command line can be seen inside.
+            file.write(b"".join(part.encode() + b"\0" for part in command.sandbox[1:]))
+            file.flush()
+            file.seek(0)
+            argv = [command.sandbox[0], "--args", str(file.fileno()), "--", *inside]
+            done = subprocess.run(
+                argv,
+                cwd=command.cwd,
+                env=command.env,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                pass_fds=[file.fileno()],
+                timeout=200,
+                check=False,
+            )
+        assert done.returncode == 0, done.stderr.decode()
+        found: dict[str, Any] = json.loads(done.stdout)
         return found
 
     # -- judging -----------------------------------------------------------------------------------

@@ -1,14 +1,16 @@
 """What code inside the sandbox can reach, said as JSON. Stand-alone, standard library only.
 
     python probes.py [--port N] [--abstract NAME] [--allowed PATH ...] [--hidden PATH ...]
-                     [--pid N] [--write-bytes N] [--text WORDS ...] [--anywhere]
+                     [--pid N] [--write-bytes N] [--text WORDS ...] [--hex BYTES ...]
+                     [--anywhere] [@FILE]
 
-Prints one JSON object:
+FILE holds more of these, one a line. Prints one JSON object:
 
     network      connected, resolved, abstract: what answered; routes: addresses to which there is a
                  way (nothing is sent); interfaces; unix: sockets in sight
     files        outside: readable files that are under none of --allowed (500 at most), count;
                  hidden: which of --hidden can be seen; text: readable files that hold one of --text
+                 or --hex
     proc         environ: bytes of /proc/1/environ; cmdlines of all processes in sight but itself
     processes    visible: number in /proc; killed: whether --pid took a signal
     environment  all variables
@@ -122,9 +124,8 @@ def holds(path: str, texts: list[bytes]) -> bool:
     return False
 
 
-def files(allowed: list[str], hidden: list[str], texts: list[str]) -> dict[str, Any]:
+def files(allowed: list[str], hidden: list[str], wanted: list[bytes]) -> dict[str, Any]:
     outside, count, found = [], 0, []
-    wanted = [text.encode() for text in texts]
     roots = [path.rstrip("/") + "/" for path in allowed]
     for path in walk("/"):
         if not os.access(path, os.R_OK):
@@ -261,23 +262,27 @@ def size(limit: int | None) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What can be reached from here, as JSON.")
+    parser = argparse.ArgumentParser(
+        description="What can be reached from here, as JSON.", fromfile_prefix_chars="@"
+    )
     parser.add_argument("--port", type=int, help="a port on which the host listens")
     parser.add_argument("--abstract", help="an abstract Unix socket of the host")
     parser.add_argument("--allowed", nargs="*", default=[], help="what may be readable")
     parser.add_argument("--hidden", nargs="*", default=[], help="paths of the host")
     parser.add_argument("--text", nargs="*", default=[], help="words that no file may hold")
+    parser.add_argument("--hex", nargs="*", default=[], help="the same as bytes in hexadecimal")
     parser.add_argument("--pid", type=int, help="a process of the host, to be killed")
     parser.add_argument("--write-bytes", type=int, help="how much to write into one file")
     parser.add_argument("--anywhere", action="store_true", help="also where no sandbox is seen")
     asked = parser.parse_args()
     if not asked.anywhere and not os.path.isdir("/harness/files"):
         parser.error("there is no /harness/files here: this does not look like the sandbox")
+    wanted = [text.encode() for text in asked.text] + [bytes.fromhex(h) for h in asked.hex]
     print(
         json.dumps(
             {
                 "network": network(asked.port, asked.abstract),
-                "files": files(asked.allowed, asked.hidden, asked.text),
+                "files": files(asked.allowed, asked.hidden, wanted),
                 "proc": proc(),
                 "processes": processes(asked.pid),
                 "environment": dict(os.environ),
