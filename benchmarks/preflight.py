@@ -31,7 +31,7 @@ from harness.regions import EditableFile  # noqa: E402
 
 SCRIPTS = ROOT / "tasks/llm-pretrain-residual/scripts"
 FILE = "nanoGPT/custom_pretrain.py"
-SIBLINGS = ("data.py", "checkpoint.py", "progress.py")
+SIBLINGS = ("data.py", "shards.py", "checkpoint.py", "progress.py")
 GIB = 2**30
 
 

@@ -194,10 +194,13 @@ def arguments(confinement: Confinement, env: Mapping[str, str]) -> list[str]:
     for mount in confinement.mounts:
         args += ["--bind" if mount.writable else "--ro-bind", mount.source, mount.target]
     args += ["--proc", "/proc", "--dev", "/dev"]
-    args += ["--size", str(SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]
+    args += ["--size", str(SHM_BYTES), "--tmpfs", "/dev/shm"]
     if confinement.gpus:
+        # Not the folder of capabilities, which is for the parts of a split GPU.
         for device in sorted(Path("/dev").glob("nvidia*")):
-            args += ["--dev-bind", str(device), str(device)]
+            if device.is_char_device():
+                args += ["--dev-bind", str(device), str(device)]
+    args += ["--remount-ro", "/dev"]
     return [*args, "--chdir", confinement.chdir, "--remount-ro", "/"]
 
 

@@ -115,6 +115,9 @@ class Place:
     def save(self, step: int, loss: float) -> None:
         """Replaces resume.pt in one step: `step` updates are done, the last at loss `loss`.
 
+        On the disk when this returns: a run must not fall behind the save before its last, for the
+        feeder would refuse to go back that far (feeder.py).
+
         An optimizer whose state could not be read back safely is named once, and the run goes on
         without a place to resume from.
         """
@@ -134,8 +137,16 @@ class Place:
             print(f"This run cannot be resumed: {error}.", flush=True)
             return
         temporary = self._path.with_name(self._path.name + ".tmp")
-        torch.save(state, temporary)
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, self._path)
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def load(self, device: torch.device) -> tuple[int, float]:
         """Takes up the run that was interrupted here, on `device`.

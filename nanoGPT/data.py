@@ -8,6 +8,7 @@ Both give the same batches.
 
 from __future__ import annotations
 
+import itertools
 import os
 import weakref
 from collections.abc import Iterable, Iterator
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from progress import RankError, StageError
-from shards import ForeignToken, Rows, ShardError, Shards, Sizes
+from shards import TOKEN_DTYPE, ForeignToken, Rows, ShardError, Shards, Sizes
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def open_feed(sizes: Sizes, seed: int, rank: int, world: int, device: torch.devi
         StageError: neither is set, or the folder cannot be used.
     """
     if "HARNESS_CHANNEL" in os.environ:
-        return StreamFeed(rank, world, device)
+        return StreamFeed(sizes, rank, world, device)
     if "HARNESS_DATA" not in os.environ:
         raise StageError("set HARNESS_DATA to the folder with the tokens.")
     return ShardFeed(Path(os.environ["HARNESS_DATA"]), seed, sizes, rank, world, device)
@@ -100,50 +101,65 @@ class ShardFeed:
 class StreamFeed:
     """Takes what the feeder sends: every batch once, in the order of the run.
 
-    It connects at its first use, and says from which step on this run needs batches.
+    It connects at its first use, and says from which step on this run needs batches. A feeder that
+    is gone, refuses, or sends what does not fit `sizes` is a StageError of this rank.
     """
 
-    def __init__(self, rank: int, world: int, device: torch.device) -> None:
-        self._rank, self._world, self._device = rank, world, device
+    def __init__(self, sizes: Sizes, rank: int, world: int, device: torch.device) -> None:
+        self._sizes, self._rank, self._world, self._device = sizes, rank, world, device
         self._line: Any = None
         self._memory: Any = None
-        self._shape = (0, 0)
-        self._next: dict[str, Any] | None = None
 
     def train(self, step: int) -> Iterator[MicroBatch]:
         """This rank's micro-batches of `step`."""
-        return self._take("train", step)
+        return self._take("train", step, self._sizes.global_batch)
 
     def monitor(self, step: int) -> Iterator[MicroBatch]:
         """This rank's share of the monitor windows."""
-        return self._take("monitor", step)
+        return self._take("monitor", step, self._sizes.eval_windows)
 
-    def _take(self, kind: str, step: int) -> Iterator[MicroBatch]:
-        """What the feeder has of this kind for this step, up to the end mark."""
+    def _take(self, kind: str, step: int, count: int) -> Iterator[MicroBatch]:
+        """What the feeder has of this kind for this step, up to the end mark: `count` sequences
+        over all ranks, or fewer if the monitor split is short."""
         import channel  # only where a feeder is: the harness puts it on the path
 
+        whole, span = kind == "train", self._sizes.block_size + 1
         try:
             if self._line is None:
                 self._connect(channel, step)
-            while True:
+            for index in itertools.count(self._rank, self._world):
                 self._line.send({"next": [kind, step]})
-                part = self._line.receive()
-                if "refused" in part:
-                    raise StageError(f"the feeder gives no tokens: {part['refused']}")
-                if part.get("end"):
+                answer = self._line.receive()
+                if "refused" in answer:
+                    raise RankError(f"the feeder gives no tokens: {answer['refused']}")
+                most = min(self._sizes.micro_batch, count - index * self._sizes.micro_batch)
+                if answer == {"end": True} and (most <= 0 or not whole):
                     return
-                view = self._memory.view(np.uint16, (part["rows"], self._shape[1]), 0)
-                yield _place(part["index"], view, self._device)
+                rows = answer.get("rows")
+                if answer.get("index") != index or rows not in range(
+                    most if whole else 1, most + 1
+                ):
+                    what = f"micro-batch {index} of {kind} {step}"
+                    raise RankError(f"the feeder sent {str(answer)[:100]} for {what}.")
+                yield _place(index, self._memory.view(TOKEN_DTYPE, (rows, span), 0), self._device)
         except channel.ChannelClosed as error:
-            raise RankError(f"the feeder of tokens is gone ({error}).") from error
+            raise RankError(f"the feeder of tokens is gone ({error}). See its log.") from error
+        except channel.ProtocolError as error:
+            raise RankError(f"the feeder of tokens makes no sense ({error}).") from error
 
     def _connect(self, channel: Any, step: int) -> None:
         self._line = channel.connect()
         weakref.finalize(self, self._line.close)
         self._line.send({"rank": self._rank, "world": self._world, "start": step})
-        hello, fd = self._line.receive_with_fd()
+        welcome, fd = self._line.receive_with_fd()
         self._memory = channel.Memory(fd)
-        self._shape = (hello["rows"], hello["span"])
+        self._memory.close()  # mapped it stays
+        if "refused" in welcome:
+            raise RankError(f"the feeder gives no tokens: {welcome['refused']}")
+        rows, span = self._sizes.micro_batch, self._sizes.block_size + 1
+        needed = rows * span * TOKEN_DTYPE.itemsize
+        if welcome != {"rows": rows, "span": span} or self._memory.size < needed:
+            raise RankError(f"the feeder has {str(welcome)[:100]}, not {rows} rows of {span}.")
 
 
 def _place(index: int, rows: NDArray[np.uint16], device: torch.device) -> MicroBatch:

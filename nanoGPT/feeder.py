@@ -7,10 +7,12 @@ HARNESS_DATA, and keeps served.json in HARNESS_OUT. What a rank gets is known in
 first step on, before each evaluation its monitor windows, and for each step its micro-batches. It
 asks for one piece after the other; each is sent once.
 
-Guaranteed: a rank gets no batch twice in one attempt, none out of turn, none of another rank, and
-none beyond the last step, whatever it sends. A run that was interrupted may start again only where
-it can have saved (`may_start_at`). Not guaranteed: that the other side trains on what it gets only
-once. It may keep it; the clock limits what that is worth.
+One process of this module is one start of a run, and whoever starts runs starts this one with it.
+Guaranteed, whatever the other side sends: in one start a rank has one connection, and no batch goes
+out twice, out of turn, to another rank or beyond the last step. A run that was interrupted starts
+again at the last save that it can have made, or from step 0, with the same batches
+(`possible_starts`); how often is not the other side's to decide. Not guaranteed: that it trains
+only once on what it gets. It may keep it; the clock limits what that is worth.
 
 Knows no torch: it must be ready long before training is, and runs beside it all the time.
 """
@@ -18,14 +20,16 @@ Knows no torch: it must be ready long before training is, and runs beside it all
 from __future__ import annotations
 
 import ast
+import errno
 import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -36,7 +40,14 @@ TRAINING_FILE = Path(__file__).with_name("custom_pretrain.py")
 """The unedited file, whose classes hold the settings' defaults."""
 CLASSES = ("GPTConfig", "TrainConfig")
 HELLO = ("rank", "world", "start")
-MOST_RANKS = 1024
+MOST_LINES = 32
+"""Connections at one time, each with a thread and up to three open files; so no more ranks."""
+REQUEST_BYTES = 256
+"""No request needs half of it."""
+PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
+"""Errors that the other side can bring about, and that end with its connections."""
+PAUSE_S = 0.1
+"""Before a connection is accepted again after one of them."""
 
 
 @dataclass(frozen=True)
@@ -87,17 +98,19 @@ def _defaults(source: str) -> dict[str, Any]:
     return found
 
 
-def may_start_at(start: int, begun: int | None, save_interval: int) -> bool:
-    """Whether a run whose step `begun` was the last to get tokens can go on at step `start`.
+def possible_starts(asked: int | None, save_interval: int) -> set[int]:
+    """Where an honest run can start if `asked` is the largest step it ever asked tokens for.
 
-    Training saves after every `save_interval` updates, and step `begun` is update begun + 1: the
-    last save can be that of the last multiple up to there. One that was interrupted in the middle
-    leaves the one before it, and where there is none, the run starts over.
+    Step 0, always: an optimizer that cannot be saved leaves nothing to go on from, nor does a run
+    that was interrupted when it had just cleaned up. Else the last save. The first rank saves
+    after every `save_interval` updates. When any rank asks for step n, n - 1 updates and their
+    saves are done; the n-th is applied on that rank, but perhaps not yet saved by the first. By the
+    end of the step n + 1 can be done and saved.
     """
-    if begun is None or save_interval == 0:
-        return start == 0
-    last = (begun + 1) // save_interval * save_interval
-    return start in (last, max(0, last - save_interval))
+    if asked is None or save_interval == 0:
+        return {0}
+    done = (asked - 1, asked, asked + 1)
+    return {0, *(max(0, updates // save_interval * save_interval) for updates in done)}
 
 
 class Feeder:
@@ -106,38 +119,54 @@ class Feeder:
     def __init__(self, settings: Settings, shards: Shards, record: Path) -> None:
         self._settings, self._shards, self._record = settings, shards, record
         self._lock = threading.Lock()
-        self._begun = _read_record(record)
-        """The last step that got tokens in an earlier start of this run."""
-        self._now = -1
+        self._asked = _read_record(record, settings.max_iters)
+        """The largest step whose tokens were asked for, in this start of the run or before."""
+        self._starts = possible_starts(self._asked, settings.save_interval)
         self._run: tuple[int, int] | None = None
         """world and start of this start of the run: the same for all ranks"""
         self._ranks: set[int] = set()
+        self._lines = threading.BoundedSemaphore(MOST_LINES)
 
     def serve(self, listener: channel.Listener) -> None:
         """Takes connections until the process is ended."""
         while True:
-            line = listener.accept()
-            threading.Thread(target=self._serve_line, args=(line,), daemon=True).start()
+            try:
+                line = listener.accept()
+            except OSError as error:
+                if error.errno not in PASSING:
+                    raise
+                time.sleep(PAUSE_S)
+                continue
+            if not self._lines.acquire(blocking=False):
+                line.close()
+                continue
+            try:
+                threading.Thread(target=self._serve_line, args=(line,), daemon=True).start()
+            except RuntimeError:  # no more threads
+                line.close()
+                self._lines.release()
 
     def _serve_line(self, line: channel.Connection) -> None:
         try:
-            hello = line.receive()
+            hello = line.receive(REQUEST_BYTES)
             refusal = self._admit(hello)
-            if refusal is not None:
-                # It asks for its first piece only after this, and is told then.
-                memory = channel.Memory.create(1)
-                line.send({"rows": 0, "span": 0}, [memory.fd])
-                line.receive()
-                line.send({"refused": refusal})
-                return
             rows, span = self._settings.micro_batch, self._settings.block_size + 1
             memory = channel.Memory.create(rows * span * np.dtype(np.uint16).itemsize)
-            line.send({"rows": rows, "span": span}, [memory.fd])
-            self._stream(line, memory, hello["rank"], hello["world"], hello["start"])
+            welcome = {"rows": rows, "span": span} if refusal is None else {"refused": refusal}
+            try:
+                line.send(welcome, [memory.fd])
+            finally:
+                memory.close()  # mapped it stays
+            if refusal is None:
+                self._stream(line, memory, hello["rank"], hello["world"], hello["start"])
         except (channel.ChannelClosed, channel.ProtocolError):
             return  # its own doing, and its own loss
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise
         finally:
             line.close()
+            self._lines.release()
 
     def _admit(self, hello: dict[str, Any]) -> str | None:
         """Why a rank gets nothing; None if it is welcome."""
@@ -147,16 +176,18 @@ class Feeder:
         assert isinstance(rank, int)
         assert isinstance(world, int)
         assert isinstance(start, int)
-        if not rank < world <= MOST_RANKS:
+        if not rank < world <= MOST_LINES:
             return f"there is no rank {rank} of {world}."
         with self._lock:
             if self._run not in (None, (world, start)):
                 return "the ranks of a run start alike."
             if rank in self._ranks:
                 return f"rank {rank} has its line already."
-            if not may_start_at(start, self._begun, self._settings.save_interval):
-                return f"this run cannot start at step {start}."
-            self._run = (world, start)
+            if self._run is None:
+                if start not in self._starts:
+                    return f"this run cannot start at step {start}."
+                self._run = (world, start)
+                print(f"The run starts at step {start} with {world} ranks.", flush=True)
             self._ranks.add(rank)
         return None
 
@@ -165,14 +196,16 @@ class Feeder:
     ) -> None:
         for kind, step in self._turns(start):
             if kind == "train":
-                self._note(step)
                 pieces = self._shards.train(step, rank, world)
             else:
                 pieces = self._shards.monitor(rank, world)
+            # Read before they are asked for, while the rank computes.
             for piece in (*_each(pieces), None):
-                if line.receive().get("next") != [kind, step]:
+                if line.receive(REQUEST_BYTES).get("next") != [kind, step]:
                     line.send({"refused": f"it is the turn of {kind} {step}."})
                     return
+                if kind == "train":
+                    self._note(step)
                 if piece is None:
                     line.send({"end": True})
                 else:
@@ -189,14 +222,21 @@ class Feeder:
                 yield "train", step
 
     def _note(self, step: int) -> None:
-        """Keeps on record that `step` gets tokens, before it does."""
+        """Keeps in mind that the tokens of `step` are asked for; on record, before they go out.
+
+        Only where it changes what `possible_starts` says: a record that a loss of power cannot
+        undo costs as much as a step of a small model.
+        """
         with self._lock:
-            if step <= self._now:
+            if self._asked is not None and step <= self._asked:
                 return
-            self._now = step
-            temporary = self._record.with_name(self._record.name + ".tmp")
-            temporary.write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
-            os.replace(temporary, self._record)
+            starts = possible_starts(step, self._settings.save_interval)
+            if starts != self._starts:
+                try:
+                    _write_record(self._record, step)
+                except OSError as error:
+                    _end(f"{self._record.name} cannot be written ({error}).")
+            self._asked, self._starts = step, starts
 
 
 def _each(pieces: Iterator[Rows]) -> Iterator[Rows]:
@@ -204,14 +244,44 @@ def _each(pieces: Iterator[Rows]) -> Iterator[Rows]:
     try:
         yield from pieces
     except ShardError as error:
-        print(f"ERROR: {error}", file=sys.stderr, flush=True)
-        os._exit(1)  # from any thread
+        _end(str(error))
 
 
-def _read_record(path: Path) -> int | None:
-    if not path.is_file():
+def _end(reason: str) -> NoReturn:
+    """Ends the process, from any thread."""
+    print(f"ERROR: {reason}", file=sys.stderr, flush=True)
+    os._exit(1)
+
+
+def _write_record(path: Path, step: int) -> None:
+    """Replaces the record; it is on the disk when this returns."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(json.dumps({"step": step}) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _read_record(path: Path, max_iters: int) -> int | None:
+    """The step on record; None if there is no record. ShardError if it is damaged."""
+    try:
+        step = json.loads(path.read_text(encoding="utf-8"))["step"]
+    except FileNotFoundError:
         return None
-    return int(json.loads(path.read_text(encoding="utf-8"))["step"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        step = None
+    if type(step) is not int or not 0 <= step < max_iters:
+        raise ShardError(
+            f"{path.name} is damaged: nobody knows where this run may go on. Cancel it and test "
+            "again."
+        )
+    return step
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -219,11 +289,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = Settings.read(sys.argv[1:] if argv is None else argv)
         seed = int(os.environ.get("HARNESS_SEED", "42"))
         shards = Shards(Path(os.environ["HARNESS_DATA"]), seed, settings)
+        feeder = Feeder(settings, shards, Path(os.environ["HARNESS_OUT"]) / "served.json")
     except ShardError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
-    record = Path(os.environ["HARNESS_OUT"]) / "served.json"
-    Feeder(settings, shards, record).serve(channel.Listener.from_environment())
+    feeder.serve(channel.Listener.from_environment())
     return 0
 
 

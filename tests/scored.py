@@ -20,10 +20,12 @@ UNEDITED = REPOSITORY / "nanoGPT" / "custom_pretrain.py"
 TRANSPORT = REPOSITORY / "harness" / "transport"
 
 
-def direct(file: Path, settings: Sequence[str], folder: Path, label: str) -> ScoredModel:
+def direct(
+    file: Path, settings: Sequence[str], folder: Path, label: str, device: str = "cpu"
+) -> ScoredModel:
     """The model of `file` with the checkpoint of `label`, in this process, unchecked."""
     sizes = Sizes.of(settings)
-    server = ModelServer(file, settings, seed=42, device="cpu")
+    server = ModelServer(file, settings, seed=42, device=device)
     server.load({}, {}, str(folder), label)
 
     def hidden_states(batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
@@ -32,9 +34,9 @@ def direct(file: Path, settings: Sequence[str], folder: Path, label: str) -> Sco
             server.hidden({"idx": idx.numpy()}, {"hidden": hidden})
             yield torch.from_numpy(hidden)
 
-    device = torch.device("cpu")
-    head = Checkpoint(folder, label).head(device)
-    return ScoredModel(hidden_states, head, sizes.block_size, sizes.vocab_size, device)
+    where = torch.device(device)
+    head = Checkpoint(folder, label).head(where)
+    return ScoredModel(hidden_states, head, sizes.block_size, sizes.vocab_size, where)
 
 
 def write_server(to: Path, settings: Sequence[str], files: Path, run_out: Path) -> Path:

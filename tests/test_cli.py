@@ -169,12 +169,12 @@ def test_gc_frees_checkpoints_and_keeps_results(
     kept += [f"steps/{step}" for step in ("fit-toy.score/metrics.json", "fit-toy.run/log.txt")]
     code, output = harness("gc")
     assert (code, "can be freed" in output) == (0, True)
-    assert (run / "out/fit.json").exists()
+    assert (run / "kept/fit.json").exists()
     harness("gc", "--delete")
-    assert (run / "out/fit.json").exists(), "it finished less than a week ago"
+    assert (run / "kept/fit.json").exists(), "it finished less than a week ago"
     code, output = harness("gc", "--delete", "--older-than", "0")
     assert (code, "Freed" in output) == (0, True)
-    assert not (run / "out").exists()
+    assert not any((run / name).exists() for name in ("kept", "out"))
     assert all((run / name).exists() for name in kept)
     assert "TEST_METRICS: error=0.267" in player.text("status")
 

@@ -28,7 +28,7 @@ from probes.report import Report
 
 NAME = contract.FILE
 SCRIPT = ROOT / "tasks" / "llm-pretrain-residual" / "scripts" / "contract.sh"
-SIBLINGS = ("data.py", "checkpoint.py", "progress.py")
+SIBLINGS = ("data.py", "shards.py", "checkpoint.py", "progress.py")
 
 
 def edited(edit: Edit) -> EditableFile:
@@ -292,6 +292,6 @@ def test_an_unknown_role_is_an_error(tmp_path: Path) -> None:
 
 def test_the_tiny_profile_s_sizes_are_its_own() -> None:
     """They are probed as they are; the script says them too."""
-    text = (SCRIPT.parent / "gpt_tiny.sh").read_text()
+    text = (SCRIPT.parent / "settings_tiny.sh").read_text()
     given = {name: int(value) for name, value in re.findall(r"--(\w+)=(\d+)", text)}
     assert {name: given[name] for name in contract.TINY} == contract.TINY

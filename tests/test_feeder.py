@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import resource
 import socket
 import subprocess
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Iterator
@@ -18,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training import FOLDER, SMALL, Trainer, load, make_data, metrics
+from training import FOLDER, SMALL, Trainer, edited, load, make_data, metrics
 
 import channel
 import feeder
@@ -55,23 +58,50 @@ class Fed:
                 channel.LISTEN: str(number),
             },
             pass_fds=[number],
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
         )
         listener.close()
 
-    def line(self, rank: int = 0, world: int = 1, start: int = 0) -> channel.Connection:
+    def connect(self) -> channel.Connection:
         os.environ[channel.CHANNEL] = str(self.socket)
-        line = channel.connect()
-        self.lines.append(line)
-        line.send({"rank": rank, "world": world, "start": start})
-        line.receive_with_fd()
+        self.lines.append(channel.connect())
+        return self.lines[-1]
+
+    def greet(self, hello: dict[str, Any]) -> tuple[channel.Connection, dict[str, Any]]:
+        """A new connection, and the answer to its first message."""
+        line = self.connect()
+        line.send(hello)
+        answer, memory = line.receive_with_fd()
+        os.close(memory)
+        return line, answer
+
+    def line(self, rank: int = 0, world: int = 1, start: int = 0) -> channel.Connection:
+        """The line of a rank that is welcome."""
+        line, answer = self.greet({"rank": rank, "world": world, "start": start})
+        assert answer == {"rows": 3, "span": 17}
         return line
+
+    def refusal(self, rank: int = 0, world: int = 1, start: int = 0) -> str | None:
+        """Why a rank gets nothing, None if it does."""
+        line, answer = self.greet({"rank": rank, "world": world, "start": start})
+        line.close()
+        return answer.get("refused")
+
+    def limit_files(self, count: int) -> None:
+        resource.prlimit(self.process.pid, resource.RLIMIT_NOFILE, (count, count))
+
+    def record(self) -> dict[str, Any] | None:
+        path = self.socket.parent / "fed/served.json"
+        return json.loads(path.read_text()) if path.is_file() else None
 
     def close(self) -> None:
         if self.process.returncode is None:
             self.process.kill()
             self.process.communicate()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
         for line in self.lines:
             line.close()
 
@@ -118,7 +148,7 @@ def test_the_feeder_sends_what_the_shards_hold(fed: Feed, tmp_path: Path, world:
     fed()
     for rank in range(world):
         read = data.ShardFeed(tmp_path / "data", 42, SIZES, rank, world)
-        sent = data.StreamFeed(rank, world, torch.device("cpu"))
+        sent = data.StreamFeed(SIZES, rank, world, torch.device("cpu"))
         for step in range(6):
             turns = ["monitor"] if step % 2 == 0 or step == 5 else []
             for kind in turns + (["train"] if step < 5 else []):
@@ -143,7 +173,9 @@ def test_nothing_is_sent_twice_and_nothing_beyond_the_end(fed: Feed) -> None:
         assert take(line, "monitor", 0) == 4
         assert take(line, "train", 0) == 4
         assert "refused" in ask(line, "train", 0)
-    assert ask(feeding.line(), "monitor", 0) == {"refused": "rank 0 has its line already."}
+    # To come back with another line gives nothing again, wherever it says that it starts.
+    assert feeding.refusal() == "rank 0 has its line already."
+    assert feeding.refusal(start=2) == "the ranks of a run start alike."
 
 
 def test_after_the_last_step_there_is_nothing(fed: Feed) -> None:
@@ -166,25 +198,30 @@ def test_after_the_last_step_there_is_nothing(fed: Feed) -> None:
         ({"rank": True, "world": 2, "start": 0}, "rank, world and start must be whole numbers."),
         ({}, "rank, world and start must be whole numbers."),
         ({"rank": 0, "world": 10**30, "start": 0}, f"there is no rank 0 of {10**30}."),
+        ({"rank": 0, "world": 33, "start": 0}, "there is no rank 0 of 33."),
     ],
 )
 def test_who_gets_nothing(fed: Feed, hello: dict[str, Any], reason: str) -> None:
-    fed()
-    with closing(channel.connect()) as line:
-        line.send(hello)
-        line.receive_with_fd()
-        assert ask(line, "monitor", 0) == {"refused": reason}
+    _, answer = fed().greet(hello)
+    assert answer == {"refused": reason}
 
 
 def test_the_ranks_of_a_run_start_alike(fed: Feed) -> None:
     feeding = fed()
     feeding.line(rank=0, world=2)
-    refused = ask(feeding.line(rank=1, world=3), "monitor", 0)
-    assert refused == {"refused": "the ranks of a run start alike."}
+    assert feeding.refusal(rank=1, world=3) == "the ranks of a run start alike."
 
 
 @pytest.mark.parametrize(
-    "garbage", [b"", b"\x00", b"\xff\xff\xff\xff", b"\x03\x00\x00\x00abc", b"\x02\x00\x00\x00[]"]
+    "garbage",
+    [
+        b"",
+        b"\x00",
+        b"\xff\xff\xff\xff",
+        b"\x03\x00\x00\x00abc",
+        b"\x02\x00\x00\x00[]",
+        b"\x09\x00\x00\x00" + b'{"rank":}',
+    ],
 )
 def test_garbage_harms_nobody_else(fed: Feed, garbage: bytes) -> None:
     feeding = fed()
@@ -196,37 +233,200 @@ def test_garbage_harms_nobody_else(fed: Feed, garbage: bytes) -> None:
     assert feeding.process.poll() is None
 
 
-def test_an_interrupted_run_goes_on_where_it_can_have_saved(fed: Feed, tmp_path: Path) -> None:
+def gone(line: channel.Connection) -> bool:
+    """Whether the feeder has closed the line."""
+    try:
+        line.send({})
+        line.receive()
+    except channel.ChannelClosed:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(("files", "count"), [(64, 90), (20, 60)])
+def test_idle_connections_harm_nobody_else(fed: Feed, files: int, count: int) -> None:
+    """More than there may be, and with 20 files more than it can even accept."""
+    feeding = fed()
+    with closing(feeding.line(rank=0, world=2)) as first:
+        feeding.limit_files(files)
+        idle = [feeding.connect() for _ in range(count)]
+        time.sleep(0.3)
+        assert ask(first, "monitor", 0)["rows"] == 3
+        if files == 64:
+            assert sum(map(gone, idle[feeder.MOST_LINES - 1 :])) == 91 - feeder.MOST_LINES
+        for line in idle:
+            line.close()
+        time.sleep(0.3)
+        with closing(feeding.line(rank=1, world=2)) as second:
+            assert ask(second, "monitor", 0)["rows"] == 3
+    assert feeding.process.poll() is None
+
+
+def test_connections_that_end_leave_nothing_open(fed: Feed) -> None:
+    feeding = fed()
+    feeding.line()
+    feeding.limit_files(64)
+    for _ in range(100):
+        assert feeding.refusal() == "rank 0 has its line already."
+    time.sleep(0.2)
+    assert len(os.listdir(f"/proc/{feeding.process.pid}/fd")) < 20
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_request_is_short(fed: Feed, first: bool) -> None:
+    feeding = fed()
+    line = feeding.connect() if first else feeding.line()
+    request = {"rank": 0, "world": 1, "start": 0} if first else {"next": ["monitor", 0]}
+    line.send({**request, "more": " " * feeder.REQUEST_BYTES})
+    assert gone(line)
+
+
+# ---- Runs that were interrupted ------------------------------------------------------------------
+
+
+def run_to(line: channel.Connection, last: int, first: int = 0) -> None:
+    """Takes all tokens of the steps first..last, as training with ARGUMENTS does."""
+    for step in range(first, last + 1):
+        if step % 2 == 0:
+            take(line, "monitor", step)
+        take(line, "train", step)
+
+
+def test_an_interrupted_run_goes_on_where_it_can_have_saved(fed: Feed) -> None:
     first = fed()
     with closing(first.line()) as line:
-        for step in range(4):
-            if step % 2 == 0:
-                take(line, "monitor", step)
-            take(line, "train", step)
+        run_to(line, last=3)
     first.close()
-    assert json.loads((tmp_path / "fed/served.json").read_text()) == {"step": 3}
+    assert first.record() == {"step": 3}
     again = fed()
-    assert "refused" in ask(again.line(start=0), "monitor", 0)
+    assert again.refusal(start=1) == "this run cannot start at step 1."
+    assert again.refusal(start=3) == "this run cannot start at step 3."
     with closing(again.line(start=4)) as line:
-        assert take(line, "monitor", 4) == 4
-        assert take(line, "train", 4) == 4
+        run_to(line, first=4, last=4)
+
+
+def test_it_starts_alike_for_ranks_that_come_late(fed: Feed) -> None:
+    """What the first rank asks for by then changes nothing for the second."""
+    feeding = fed()
+    with closing(feeding.line(rank=0, world=2)) as first:
+        run_to(first, last=4)
+        with closing(feeding.line(rank=1, world=2)) as second:
+            run_to(second, last=4)
+
+
+def test_a_step_is_on_record_only_when_it_is_asked_for(fed: Feed) -> None:
+    """Interrupted while step 0 or an evaluation is computed: no later save is expected of it."""
+    feeding = fed()
+    with closing(feeding.line()) as line:
+        take(line, "monitor", 0)
+        take(line, "train", 0)
+        time.sleep(0.1)
+        assert feeding.record() is None
+        ask(line, "train", 1)
+        assert feeding.record() == {"step": 1}
+    feeding.close()
+    again = fed()
+    with closing(again.line(start=0)) as line:
+        run_to(line, last=4)
+
+
+def test_starting_again_and_again_does_not_lead_back(fed: Feed) -> None:
+    """No start lowers the record: data comes twice from the last save on, or from the beginning."""
+    arguments = (*(a for a in ARGUMENTS if "max_iters" not in a), "--max_iters=9")
+    first = fed(arguments)
+    with closing(first.line()) as line:
+        run_to(line, last=7)
+    first.close()
+    for start, welcome in [(6, True), (4, False), (2, False), (0, True), (4, False), (6, True)]:
+        again = fed(arguments)
+        assert (again.refusal(start=start) is None) == welcome, start
+        if welcome:
+            again.close()
+            again = fed(arguments)
+            with closing(again.line(start=start)) as line:
+                run_to(line, first=start, last=start)
+        again.close()
+        assert again.record() == {"step": 7}
+
+
+def test_a_run_that_starts_over_gets_the_same_batches(fed: Feed) -> None:
+    def batches() -> list[Any]:
+        feeding = fed()
+        sent = data.StreamFeed(SIZES, 0, 1, torch.device("cpu"))
+        found = [*sent.monitor(0), *sent.train(0), *sent.train(1)]
+        feeding.close()
+        return found
+
+    one, other = batches(), batches()
+    assert len(one) == 12
+    assert all(same(*pair) for pair in zip(one, other, strict=True))
 
 
 @pytest.mark.parametrize(
-    ("begun", "interval", "starts"),
+    ("asked", "interval", "starts"),
     [
         (None, 10, {0}),
         (0, 10, {0}),
         (8, 10, {0}),
-        (9, 10, {0, 10}),
-        (15, 10, {0, 10}),
-        (19, 10, {10, 20}),
-        (35, 10, {20, 30}),
+        (9, 10, {0, 10}),  # asked for step 9: update 10 can be done and saved
+        (10, 10, {0, 10}),  # another rank may be about to save it
+        (11, 10, {0, 10}),
+        (18, 10, {0, 10}),
+        (19, 10, {0, 10, 20}),
+        (20, 10, {0, 10, 20}),
+        (21, 10, {0, 20}),
+        (35, 10, {0, 30}),
+        (5, 1, {0, 4, 5, 6}),
+        (0, 1, {0, 1}),
         (35, 0, {0}),
     ],
 )
-def test_where_a_run_may_start(begun: int | None, interval: int, starts: set[int]) -> None:
-    assert {s for s in range(60) if feeder.may_start_at(s, begun, interval)} == starts
+def test_where_a_run_may_start(asked: int | None, interval: int, starts: set[int]) -> None:
+    assert feeder.possible_starts(asked, interval) == starts
+
+
+@pytest.mark.parametrize(("interval", "lag"), [(1, 0), (1, 1), (2, 0), (2, 1), (3, 1), (7, 0)])
+def test_every_place_that_training_leaves_is_welcome(interval: int, lag: int) -> None:
+    """Steps of the training loop, interrupted after each: the first rank is `lag` behind."""
+    asked, saves = None, {0}
+    for step in range(40):
+        asked = step
+        # Whoever asks for `step` has done `step` updates; the first rank's last may still miss.
+        saves |= {n for n in range(1, step + 1 - lag) if n % interval == 0}
+        assert max(saves) in feeder.possible_starts(asked, interval)
+        saves |= {n for n in range(1, step + 2) if n % interval == 0}
+        assert max(saves) in feeder.possible_starts(asked, interval)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "7", '{"step": "7"}', '{"step": true}', '{"step": -1}', '{"step": 5}', "\xff"],
+)
+def test_a_damaged_record_is_said_in_one_line(fed: Feed, tmp_path: Path, text: str) -> None:
+    (tmp_path / "fed").mkdir()
+    (tmp_path / "fed/served.json").write_text(text, encoding="latin-1")
+    feeding = fed()
+    _, said = feeding.process.communicate(timeout=20)
+    assert feeding.process.returncode == 1
+    assert said == (
+        "ERROR: served.json is damaged: nobody knows where this run may go on. Cancel it and test "
+        "again.\n"
+    )
+
+
+def test_a_record_that_cannot_be_written_ends_the_feeder(fed: Feed, tmp_path: Path) -> None:
+    feeding = fed()
+    with closing(feeding.line()) as line:
+        run_to(line, last=0)
+        (tmp_path / "fed/served.json.tmp").mkdir()
+        with pytest.raises(channel.ChannelClosed):
+            ask(line, "train", 1)
+    _, said = feeding.process.communicate(timeout=20)
+    assert said.startswith("ERROR: served.json cannot be written (")
+    assert said.count("\n") == 1
+
+
+# ---- What is refused at the start ----------------------------------------------------------------
 
 
 def test_the_defaults_are_the_training_file_s_own() -> None:
@@ -332,3 +532,92 @@ def test_a_feeder_that_is_gone_ends_training_in_one_line(
     feeding.close()
     monkeypatch.setenv(channel.CHANNEL, str(feeding.socket))
     assert trainer.fail().startswith("ERROR: the feeder of tokens is gone (")
+
+
+@pytest.mark.parametrize("save_interval", [2, 0])
+def test_training_that_is_interrupted_goes_on_with_the_feeder(
+    fed: Feed, trainer: Trainer, monkeypatch: pytest.MonkeyPatch, save_interval: int
+) -> None:
+    """With a place to go on from or without one, it comes to the losses of a run in one piece."""
+    setting = f"--save_interval={save_interval}"
+    monkeypatch.delenv(channel.CHANNEL)
+    whole = metrics(trainer.run(setting, out="whole"))
+    arguments = (*(a for a in SMALL if "save_interval" not in a), setting)
+    feeding = fed(arguments)
+    monkeypatch.setattr("training.FOLDER", f"{FOLDER}:{Path(channel.__file__).parent}")
+    line = "        if save or measure:\n            report.start_clock(step + 1)\n"
+    file = edited(
+        trainer.folder / "cut", (line, line + "        if step == 4:\n            sys.exit(1)\n")
+    )
+    monkeypatch.setenv(channel.CHANNEL, str(feeding.socket))
+    with pytest.raises(SystemExit):
+        trainer.run(setting, file=file, out="cut")
+    feeding.close()
+    again = fed(arguments)
+    monkeypatch.setenv(channel.CHANNEL, str(again.socket))
+    rest = metrics(trainer.run(setting, out="cut"))
+    assert rest == {step: value for step, value in whole.items() if step >= 2 * save_interval}
+
+
+class Lying(threading.Thread):
+    """A feeder that greets as it should, and then sends something else."""
+
+    def __init__(self, listener: channel.Listener, welcome: Any, answer: bytes) -> None:
+        super().__init__()
+        self._listener, self._welcome, self._answer = listener, welcome, answer
+        self.start()
+
+    def run(self) -> None:
+        taken, _ = self._listener._socket.accept()
+        line = channel.Connection(taken)
+        memory = channel.Memory.create(3 * 17 * 2)
+        with taken, contextlib.suppress(channel.ChannelClosed):
+            line.receive()
+            line.send(self._welcome, [memory.fd])
+            if self._welcome == WELCOME:
+                line.receive()
+                taken.sendall(self._answer)
+        memory.close()
+
+
+def message(text: str) -> bytes:
+    return len(text).to_bytes(4, "little") + text.encode()
+
+
+WELCOME = {"rows": 3, "span": 17}
+
+
+@pytest.mark.parametrize(
+    ("welcome", "answer", "reason"),
+    [
+        (WELCOME, message('{"index": 1, "rows": 3}'), "the feeder sent {'index': 1, 'rows': 3} fo"),
+        (WELCOME, message('{"index": 0, "rows": 2}'), "the feeder sent {'index': 0, 'rows': 2} fo"),
+        (WELCOME, message('{"index": 0, "rows": 4}'), "the feeder sent {'index': 0, 'rows': 4} fo"),
+        (WELCOME, message('{"index": 0, "rows": [3]}'), "the feeder sent {'index': 0, 'rows': [3"),
+        (WELCOME, message("{}"), "the feeder sent {} for micro-batch 0 of train 0."),
+        (WELCOME, message('{"end": true}'), "the feeder sent {'end': True} for micro-batch 0 of"),
+        (WELCOME, message('{"refused": "no."}'), "the feeder gives no tokens: no."),
+        (WELCOME, message("abc"), "the feeder of tokens makes no sense (a message that is no JSO"),
+        (WELCOME, b"", "the feeder of tokens is gone ("),
+        ({"rows": 3, "span": 18}, b"", "the feeder has {'rows': 3, 'span': 18}, not 3 rows of 17."),
+        ({"refused": "no."}, b"", "the feeder gives no tokens: no."),
+    ],
+)
+def test_what_training_does_not_take_from_a_feeder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, welcome: Any, answer: bytes, reason: str
+) -> None:
+    listener = channel.Listener.bind(tmp_path / "socket")
+    monkeypatch.setenv(channel.CHANNEL, str(tmp_path / "socket"))
+    lying = Lying(listener, welcome, answer)
+    feed = data.StreamFeed(SIZES, 0, 1, torch.device("cpu"))
+    with pytest.raises(data.StageError) as error:
+        list(feed.train(0))
+    assert str(error.value).startswith(reason)
+    lying.join()
+    listener.close()
+
+
+def test_no_feeder_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(channel.CHANNEL, str(tmp_path / "socket"))
+    with pytest.raises(data.StageError, match=r"^the feeder of tokens is gone \("):
+        list(data.StreamFeed(SIZES, 0, 1, torch.device("cpu")).train(0))

@@ -29,7 +29,7 @@ RESIDUAL = "        # self.residual_scale = nn.Parameter(torch.ones(config.n_lay
 def snapshot(folder: Path, *changes: tuple[str, str]) -> Path:
     """A folder as a test runs in, with the training file changed."""
     edited(folder / "nanoGPT", *changes)
-    for sibling in ("data.py", "checkpoint.py", "progress.py"):
+    for sibling in ("data.py", "shards.py", "checkpoint.py", "progress.py"):
         shutil.copy(FOLDER / sibling, folder / "nanoGPT")
     return folder
 

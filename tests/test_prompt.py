@@ -131,8 +131,9 @@ def test_a_profiles_details_are_what_its_script_runs(residual: Task, profile: st
     details = residual.profile(profile).details
     assert details in prompt_of(residual, profile)
     said = dict(re.findall(r"(\w+)=([\w.+-]*\w)", details))
-    script = residual.script_path(residual.profile(profile).stage("gpt")).read_text()
-    given = dict(re.findall(r"--(\w+)=([\w.+-]+)", script.partition("case $role")[0]))
+    script = residual.script_path(residual.profile(profile).stage("gpt"))
+    settings = script.with_name(f"settings_{profile}.sh").read_text()
+    given = dict(re.findall(r"--(\w+)=([\w.+-]+)", settings))
     defaults = {key: str(value) for key, value in vars(TrainConfig()).items()}
     assert given.keys() <= said.keys()
     assert said == {key: (defaults | given)[key] for key in said}

@@ -20,6 +20,9 @@ import psutil
 import pytest
 from prepared import shakespeare_dir
 
+from harness.jobs.processes import run_mark
+from harness.workspace import RunPaths
+
 ROOT = Path(__file__).parents[1]
 TASK = "llm-pretrain-residual"
 FILE = "nanoGPT/custom_pretrain.py"
@@ -181,10 +184,9 @@ def _training_process(run_dir: Path) -> psutil.Process:
     for _ in range(600):
         if log.exists() and "TRAIN_METRICS" in log.read_text():
             for process in psutil.process_iter(["cmdline"]):
-                if "nanoGPT/custom_pretrain.py" in (process.info["cmdline"] or ()):
-                    files = process.environ().get("HARNESS_FILES", "")
-                    if files.startswith(str(run_dir)):
-                        return process
+                trains = "nanoGPT/custom_pretrain.py" in (process.info["cmdline"] or ())
+                if trains and process.environ().get("HARNESS_RUN") == run_mark(RunPaths(run_dir)):
+                    return process
         time.sleep(0.1)
     raise AssertionError("no training process appeared")
 

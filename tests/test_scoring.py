@@ -277,7 +277,7 @@ def test_the_models_own_loss_and_logits_do_not_count(trained: Trained, tmp_path:
         "logits, loss = logits * 0 + targets[..., None], logits.sum() * 0",
     ).replace("logits = self.lm_head(x[:, [-1], :])", "logits = x[:, [-1], :] * 0")
     assert lying.count(" * 0") == honest.count(" * 0") + 3
-    for name in ("checkpoint.py", "data.py", "progress.py", "shards.py"):
+    for name in ("checkpoint.py", "data.py", "shards.py", "progress.py"):
         (tmp_path / name).write_text((EDITED.parent / name).read_text())
     (tmp_path / "custom_pretrain.py").write_text(lying)
     liar = direct(tmp_path / "custom_pretrain.py", SETTINGS, trained.folder, "gpt-smoke")

@@ -91,9 +91,9 @@ class Connection:
         except OSError as error:
             raise ChannelClosed(str(error)) from None
 
-    def receive(self) -> dict[str, Any]:
-        """The next message. Raises ChannelClosed or ProtocolError."""
-        message, _ = self._receive(0)
+    def receive(self, most_bytes: int = MESSAGE_BYTES) -> dict[str, Any]:
+        """The next message. Raises ChannelClosed or ProtocolError, if it is too long at once."""
+        message, _ = self._receive(0, most_bytes)
         return message
 
     def receive_with_fd(self) -> tuple[dict[str, Any], int]:
@@ -105,11 +105,13 @@ class Connection:
             raise ProtocolError("a message without its file descriptor")
         return message, fds[0]
 
-    def _receive(self, most_fds: int) -> tuple[dict[str, Any], list[int]]:
+    def _receive(
+        self, most_fds: int, most_bytes: int = MESSAGE_BYTES
+    ) -> tuple[dict[str, Any], list[int]]:
         head, fds = self._read(4, most_fds)
         (size,) = struct.unpack("<I", head)
-        if size > MESSAGE_BYTES:
-            raise ProtocolError(f"a message of {size} bytes; at most {MESSAGE_BYTES} are taken")
+        if size > most_bytes:
+            raise ProtocolError(f"a message of {size} bytes; at most {most_bytes} are taken")
         body, more = self._read(size, most_fds)
         try:
             message = json.loads(body)
@@ -210,10 +212,14 @@ class Memory:
     def create(cls, size: int) -> Memory:
         """New memory of `size` bytes, which nobody can make shorter or longer."""
         fd = os.memfd_create("harness", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        os.ftruncate(fd, max(1, size))
-        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-        return cls(fd)
+        try:
+            os.ftruncate(fd, max(1, size))
+            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+            return cls(fd)
+        except OSError:
+            os.close(fd)  # to map it takes another one, of which there may be none
+            raise
 
     def view(self, dtype: DTypeLike, shape: Sequence[int], offset: int) -> NDArray[Any]:
         """An array over the memory, not a copy. ValueError if it does not lie inside."""
