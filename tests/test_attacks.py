@@ -66,7 +66,7 @@ class Table:
     def arena(self, item: pytest.Item, case: Case | str) -> Arena:
         """`shortened` if only what stands behind the checks is asked for."""
         quick = "one_attack" in item.name or item.config.getoption("--short-attacks")
-        whole = isinstance(case, str) or by_check(case)
+        whole = isinstance(case, Case) and by_check(case)
         found: Arena = self.request.getfixturevalue("shortened" if quick and not whole else "full")
         return found
 
@@ -116,10 +116,11 @@ def test_every_attack(case: Case, table: Table) -> None:
 @pytest.mark.attacks
 @pytest.mark.timeout(1600)
 @pytest.mark.parametrize("name", HONEST)
-def test_honest_edits_are_scored(name: str, full: Arena, table: Table) -> None:
+def test_honest_edits_are_scored(name: str, table: Table, request: pytest.FixtureRequest) -> None:
     table.begin()
-    played = full.twin(name)
-    full.note(name, None, played, played.kind if played.kind == "scored" else None)
+    arena = table.arena(request.node, name)
+    played = arena.twin(name)
+    arena.note(name, None, played, played.kind if played.kind == "scored" else None)
     assert played.kind == "scored", f"{played.rules} {played.reason}"
     assert played.troubles == []
 

@@ -19,6 +19,7 @@ from attacks.forms import (
     Honest,
     Outcome,
     Refused,
+    Small,
     Void,
     after,
     block,
@@ -32,7 +33,7 @@ from attacks.forms import (
     training,
 )
 
-HONEST, CRASHED, VOID = Honest(), Failed(), Void(VOIDS)
+HONEST, CRASHED, VOID, SMALL = Honest(), Failed(), Void(VOIDS), Small()
 CAUSAL, BATCH = Void(("not causal",)), Void(("depends on the batch",))
 ITSELF = Void(("changes itself",))
 
@@ -357,7 +358,8 @@ add(
                     break
         """
     ),
-    HONEST,
+    # One position of each batch, the last.
+    SMALL,
     VOID,
 )
 add(

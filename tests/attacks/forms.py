@@ -60,7 +60,12 @@ class Exposed:
     what: str
 
 
-Outcome = Refused | Honest | Void | Failed | Exposed
+@dataclass(frozen=True)
+class Small:
+    """Scored, and better than the unedited file by no more than the audit says could pass."""
+
+
+Outcome = Refused | Honest | Void | Failed | Exposed | Small
 
 
 @dataclass(frozen=True)
