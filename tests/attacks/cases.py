@@ -1259,6 +1259,25 @@ add(
     HONEST,
     CRASHED,
 )
+add(
+    "folders too deep to be named",
+    18,
+    "limits",
+    training(
+        """
+        os = library("os")
+        here = os.getcwd()
+        for folder in ("HARNESS_OUT", "HARNESS_CACHE"):
+            os.chdir(os.environ[folder])
+            for _ in range(3000):
+                os.mkdir("d")
+                os.chdir("d")
+        os.chdir(here)
+        library("time").sleep(20)
+        """
+    ),
+    Failed(("folders in folders",)),
+)
 add("a construction without end", 18, "limits",
     init("while config.n_layer == 2:\n    pass"), check("preflight-failed"))  # fmt: skip
 
@@ -1738,8 +1757,8 @@ QUICK = {
     "an exception that tells what stands on the host",
     "a forged checkpoint: another type",
     "the next token, at the real size only",
-    "the row before, at the real size only",
     "a buffer counts in evaluation, in the model server only",
+    "a disk full of files",
     "each block run four times",
 }  # fmt: skip
 """Played by `make test`: one for each defence, the quickest."""
