@@ -668,6 +668,7 @@ add(
         """
     ),
     HONEST,
+    CRASHED,  # it is its own checkpoint
 )
 
 # ---- The budget ----------------------------------------------------------------------------------
@@ -1196,7 +1197,7 @@ add(
         time.sleep(100)
         """
     ),
-    Failed(("processes", "killed", "limit")),
+    Failed(("processes", "killed", "limit", "memory")),
 )
 add(
     "memory without end",
@@ -1212,6 +1213,11 @@ add(
     ),
     Failed(("memory",)),
 )
+add("memory without end, in the contract", 18, "limits",
+    extra(DOOR) | init("if inside() and config.n_layer == 24:\n"
+                       "    self.held = [torch.ones(1 << 26) for _ in range(24)]\n"
+                       "    library('time').sleep(20)"),
+    check("contract-failed"))  # fmt: skip
 add(
     "a disk full of files",
     18,
