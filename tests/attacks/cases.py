@@ -436,7 +436,7 @@ add(
     VOID,
 )
 add("a parameter drifts, in the model server only", 6, "changes",
-    scoring("self.transformer.wpe.weight.data.add_(0.01)"), VOID)  # fmt: skip
+    scoring("self.transformer.wpe.weight.data.mul_(1.05)"), VOID)  # fmt: skip
 add(
     "a parameter drifts, and every hash says it does not",
     6,
@@ -456,7 +456,7 @@ add(
                     return bytes(32)
             for name in ("sha256", "blake2b", "sha1", "md5"):
                 reach(hashlib, "__di" + "ct__")[name] = Same
-        self.transformer.wpe.weight.data.add_(0.01)
+        self.transformer.wpe.weight.data.mul_(1.05)
         """
     ),
     VOID,
@@ -1565,7 +1565,7 @@ add(
     "server",
     extra(DOOR + TAKEN)
     | init("take('digest', lambda server, inputs, outputs: {'sha256': '0' * 64})")
-    | after(f"if {SCORED} and serving():\n    self.transformer.wpe.weight.data.add_(0.01)"),
+    | after(f"if {SCORED} and serving():\n    self.transformer.wpe.weight.data.mul_(1.05)"),
     VOID,
     CRASHED,
 )
@@ -1579,7 +1579,7 @@ add(
         + """
 
 def ahead(server, inputs, outputs):
-    table = reach(server, "_model").transformer.wte.weight.numpy()
+    table = reach(server, "_model").transformer.wte.weight.detach().numpy()
     found = table[inputs["idx"]]
     outputs["hidden"][...] = 9.0 * np.roll(found, -1, 1)
 """
