@@ -181,7 +181,7 @@ def test_a_stage_killed_in_the_middle_of_training(server: Server) -> None:
 def _training_process(run_dir: Path) -> psutil.Process:
     """The process that trains in this run directory, once it has printed its first metrics."""
     log = run_dir / "steps/gpt-smoke.run/log.txt"
-    for _ in range(600):
+    for _ in range(1800):
         if log.exists() and "TRAIN_METRICS" in log.read_text():
             for process in psutil.process_iter(["cmdline"]):
                 trains = "nanoGPT/custom_pretrain.py" in (process.info["cmdline"] or ())
