@@ -1,6 +1,7 @@
 """The attack suite: no edit spoils a score, no honest edit is refused.
 
-`make test` plays one case for each defence, `make attacks` all of them.
+`make test` plays one case for each defence, without the checks that it gets past (short.py);
+`make attacks` plays all of them through the whole path.
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ def name_of(case: Case) -> str:
     return f"{case.row or 'new'}-{case.group}-{case.name}".replace(" ", "-")
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("case", [c for c in CASES if c.name in QUICK], ids=name_of)
 def test_one_attack_for_each_defence(case: Case, table: Table) -> None:
     assert table.judge(case) == ""
@@ -223,7 +225,8 @@ def test_no_mounted_file_holds_held_out_text(role: Role, full: Arena) -> None:
         texts.append(path.read_text().splitlines()[3])
     found = full.probe(role, "--text", *texts, "--hex", *hexes)
     assert found["files"]["count"] > 1000
-    assert found["files"]["text"] == []
+    # The probe's own list of what to look for: it is found where it is.
+    assert found["files"]["text"] == ["/harness/files/asked"]
 
 
 def test_the_suite_covers_every_row_and_more() -> None:
