@@ -59,8 +59,12 @@ def read(path: str | Path, limit: int = 1 << 20) -> bytes | None:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except OSError:
         return None
+    content = b""
     try:
-        return os.read(fd, limit)
+        # The kernel's own files come a page at a time.
+        while len(content) < limit and (part := os.read(fd, limit - len(content))):
+            content += part
+        return content
     except OSError:
         return None
     finally:
