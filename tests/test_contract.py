@@ -28,6 +28,15 @@ from probes.report import Report
 
 NAME = contract.FILE
 SCRIPT = ROOT / "tasks" / "llm-pretrain-residual" / "scripts" / "contract.sh"
+# Of the honest ideas those that differ most go through all checks each time, the others through the
+# quick ones; `make slow` takes all of them through all.
+FULLY = (
+    "ProRes with its own counter",
+    "hyper-connections",
+    "hooks on its own modules",
+    "Muon",
+    "routing by token, statistics beside",
+)
 SIBLINGS = ("data.py", "checkpoint.py", "progress.py")
 
 
@@ -86,6 +95,12 @@ def probe_late(folder: Path, edit: Edit) -> Outcome:
     return Outcome(report.findings, report.warnings)
 
 
+def probe_fully(folder: Path, edit: Edit) -> Outcome:
+    """All checks, as they are before a test."""
+    report = contract.examine(write(folder, edit))
+    return Outcome(report.findings, report.warnings)
+
+
 def start_worker() -> None:
     torch.set_num_threads(1)
 
@@ -97,6 +112,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Fut
     cases = {name: (probe, edit) for name, (_, edit) in ATTACKS.items()}
     cases |= {name: (probe_late, edit) for name, (_, edit) in LATE_ATTACKS.items()}
     cases |= {name: (probe, edit) for name, edit in HONEST.items()}
+    cases |= {f"{name}, fully": (probe_fully, HONEST[name]) for name in FULLY}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(2, context, start_worker) as pool:
         yield {
@@ -114,6 +130,34 @@ def test_attacks_are_refused(name: str, outcomes: dict[str, Future[Outcome]]) ->
 @pytest.mark.parametrize("name", HONEST)
 def test_honest_ideas_are_accepted(name: str, outcomes: dict[str, Future[Outcome]]) -> None:
     assert outcomes[name].result().findings == []
+
+
+@pytest.mark.parametrize("name", FULLY)
+def test_honest_ideas_are_accepted_by_all_checks(
+    name: str, outcomes: dict[str, Future[Outcome]]
+) -> None:
+    assert outcomes[f"{name}, fully"].result().findings == []
+
+
+@pytest.fixture(scope="module")
+def full_outcomes(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[dict[str, Future[Outcome]]]:
+    folder = tmp_path_factory.mktemp("fully")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, context, start_worker) as pool:
+        yield {
+            name: pool.submit(probe_fully, folder / str(n), edit)
+            for n, (name, edit) in enumerate(HONEST.items())
+        }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HONEST)
+def test_every_honest_idea_is_accepted_by_all_checks(
+    name: str, full_outcomes: dict[str, Future[Outcome]]
+) -> None:
+    assert full_outcomes[name].result().findings == []
 
 
 # ── what the report says ───────────────────────────────────────────────────────────────────────

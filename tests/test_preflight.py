@@ -184,6 +184,29 @@ def test_a_slow_edit_is_too_slow_for_the_ratio_and_for_the_limit(full_size: Pref
     assert again["reference_step_s"] == facts["reference_step_s"]
 
 
+@pytest.mark.parametrize(
+    ("gpus", "said"),
+    [
+        (("0",), "would take 2 minutes (1 s a step); the stage has 60 s. Do less"),
+        (
+            ("0", "1"),
+            "would take 2 minutes on 2 GPUs, 240 GPU-seconds (1 s a step); the stage has 60 s "
+            "on each, 120 GPU-seconds. Do less",
+        ),
+    ],
+)
+def test_the_limit_is_one_of_gpu_seconds(gpus: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    check = a_check(tmp_path, tmp_path, gpus=gpus, limit_s=60.0)
+    result = dict.fromkeys(preflight.FACTS, 0.0) | {"steps": 120, "step_s": 1.0}
+    for test_s, found in ((60.0, 0), (120.0, 1)):
+        report = preflight.Report()
+        check._judge(result | {"test_s": test_s}, {"step_s": 1.0}, report)
+        assert len(report.findings) == found
+        assert report.facts["test_gpu_s"] == test_s * len(gpus)
+        assert report.facts["limit_gpu_s"] == 60.0 * len(gpus)
+    assert said in report.findings[0]["message"]
+
+
 def test_what_is_known_of_the_unedited_file_holds_for_it_alone(tmp_path: Path) -> None:
     reference = snapshot(tmp_path / "reference")
 

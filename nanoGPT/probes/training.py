@@ -83,7 +83,9 @@ def _inside(
             if value.__module__ == name:
                 yield from _inside(f"{place}.", dict(vars(value)), name, seen, value, depth + 1)
         elif type(value).__module__ == name and not isinstance(value, nn.Module):
-            yield from _inside(f"{place}.", getattr(value, "__dict__", {}), name, seen, None, depth + 1)
+            yield from _inside(
+                f"{place}.", getattr(value, "__dict__", {}), name, seen, None, depth + 1
+            )
 
 
 def counted(subject: Subject, module: ModuleType) -> dict[str, Any]:
