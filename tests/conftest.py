@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 import server
 from harness.datasets import prepare
@@ -17,6 +19,12 @@ from harness.jobs.local import LocalExecutor
 from harness.settings import Settings
 from harness.task import find_tasks
 from harness.workspace import RunPaths
+
+# A machine that stands still for a second is no fault of what is tested.
+hypothesis_settings.register_profile(
+    "suite", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("suite")
 
 TOY_TASKS = Path(__file__).parent / "tasks"
 

@@ -332,3 +332,10 @@ def test_an_unknown_role_is_an_error(tmp_path: Path) -> None:
     done, report = run_script(tmp_path, {}, role="run")
     assert (done.returncode, report) == (2, None)
     assert done.stderr.startswith("ERROR: this check has only the role contract")
+
+
+def test_the_tiny_profile_s_sizes_are_its_own() -> None:
+    """They are probed as they are; the script says them too."""
+    text = (SCRIPT.parent / "gpt_tiny.sh").read_text()
+    given = {name: int(value) for name, value in re.findall(r"--(\w+)=(\d+)", text)}
+    assert {name: given[name] for name in contract.TINY} == contract.TINY

@@ -1,8 +1,8 @@
 """Messages and arrays between a trusted process and one that runs an agent's code.
 
-Stand-alone: the standard library and numpy, nothing of the harness. The harness puts this folder
-on the path of every role. Small messages go through a Unix socket as JSON, arrays through shared
-memory that the trusted side makes.
+Stand-alone: the standard library and numpy, nothing of the harness, since it is for the paths of
+both sides. No stage uses it yet. Small messages go through a Unix socket as JSON, arrays through
+shared memory that the trusted side makes.
 
 Trusted side: `Server` starts the process behind the role `serve` and calls it; a feeder takes
 `Listener.from_environment()`. Other side: `serve` answers the calls of a `Server`, `connect` is
