@@ -11,7 +11,6 @@ from harness.checks.scopes import Binding, Names, collect
 from harness.checks.structure import Function, Structure, children, read_structure, walk
 from harness.regions import EditableFile
 
-
 Path = tuple[str, ...]
 """Attributes from an object on: `("transformer", "ln_f")` of `self.transformer.ln_f`."""
 

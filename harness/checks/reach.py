@@ -15,7 +15,7 @@ import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 
-from harness.checks.facts import NO_PARTS, LockedFacts, Parts, Path
+from harness.checks.facts import NO_PARTS, LockedFacts, Path
 from harness.checks.outward import (
     ANNOUNCES,
     ENUMS,

@@ -58,9 +58,10 @@ class Subject:
         self.finite = False
         self._entering: list[Tensor] = []
         # The last LayerNorm sees what the block loop made, at all positions.
-        model.transformer.ln_f.register_forward_pre_hook(
+        self.watch: int = model.transformer.ln_f.register_forward_pre_hook(
             lambda _, inputs: self._entering.append(inputs[0])
-        )
+        ).id
+        """the hook's number"""
         self.keep()
 
     def keep(self, state: str | None = None) -> None:
