@@ -262,8 +262,9 @@ def own_sizes(module: ModuleType, seed: int, step: int, report: Report) -> None:
         call = Call(train, step, targets=False)
         ids = subject.ids("natural", b, t)
         with report.guard("exception", f"b={b}, t={t}, {call}, {subject.state}"):
-            if pairs.repeats(subject, report, call, ids, ids):
-                pairs.causality(subject, report, call, ids, ids, (t // 2,))
+            base = pairs.repeats(subject, report, call, ids, ids)
+            if base is not None:
+                pairs.causality(subject, report, call, ids, ids, (t // 2,), base)
 
 
 def wide(module: ModuleType, seed: int, step: int, report: Report) -> None:
@@ -277,8 +278,9 @@ def wide(module: ModuleType, seed: int, step: int, report: Report) -> None:
         ids = subject.ids("natural", 1, WIDE["block_size"])
         ids[:, 1::3] = subject.ids("random", *ids[:, 1::3].shape)
         with report.guard("exception", f"{call}, {subject.state}"):
-            if pairs.repeats(subject, report, call, ids, ids):
-                pairs.causality(subject, report, call, ids, ids, (600, 1023))
+            base = pairs.repeats(subject, report, call, ids, ids)
+            if base is not None:
+                pairs.causality(subject, report, call, ids, ids, (600, 1023), base)
     torch.set_num_threads(1)
 
 

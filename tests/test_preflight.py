@@ -17,6 +17,7 @@ import pytest
 from training import FOLDER, ROOT, SMALL, edited
 
 import preflight
+import preflight_steps
 from preflight import Check, Outcome, Report
 
 SCRIPTS = ROOT / "tasks/llm-pretrain-residual/scripts"
@@ -26,11 +27,14 @@ LOOP = "            x = block(x)\n"
 RESIDUAL = "        # self.residual_scale = nn.Parameter(torch.ones(config.n_layer))\n"
 
 
+SIBLINGS = ("data", "checkpoint", "progress")
+
+
 def snapshot(folder: Path, *changes: tuple[str, str]) -> Path:
     """A folder as a test runs in, with the training file changed."""
     edited(folder / "nanoGPT", *changes)
-    for sibling in ("data.py", "checkpoint.py", "progress.py"):
-        shutil.copy(FOLDER / sibling, folder / "nanoGPT")
+    for sibling in SIBLINGS:
+        shutil.copy(FOLDER / f"{sibling}.py", folder / "nanoGPT")
     return folder
 
 
@@ -94,6 +98,45 @@ def full_size(tmp_path: Path) -> Preflight:
     return Preflight(tmp_path)
 
 
+class Ended:
+    """Stands for the process of preflight_steps.py where its work was done in this one."""
+
+    def poll(self) -> int:
+        return 0
+
+
+def steps_here(
+    self: Check, folder: Path, mode: str, compile_cache: Path, scratch: Path, *_: Any, **__: Any
+) -> Outcome:
+    """What `Check._steps` does, by the same code and its same events, without a new torch."""
+    events = scratch / f"{folder.name}.{mode}.events"
+    request = preflight_steps.Request(
+        folder=str(folder),
+        events=str(events),
+        settings=list(self.settings),
+        seed=self.seed,
+        world=max(1, len(self.gpus)),
+        mode=mode,
+        steps=preflight.TIMED_STEPS if self.timed else 0,
+    )
+    names = ("custom_pretrain", *SIBLINGS)
+    paths = list(sys.path)
+    others = {name: sys.modules.pop(name) for name in names if name in sys.modules}
+    try:
+        preflight_steps.run(request)
+    finally:
+        sys.path[:] = paths
+        for name in names:
+            sys.modules.pop(name, None)
+        sys.modules.update(others)
+    return preflight._follow(Ended(), events, {"start": 1, "compile": 1, "steps": 1})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Check, "_steps", steps_here)
+
+
 def test_the_unedited_file_is_accepted(full_size: Preflight) -> None:
     report = full_size.check()
     assert report.findings == report.warnings == []
@@ -126,12 +169,6 @@ def test_the_unedited_file_is_accepted(full_size: Preflight) -> None:
             'raise progress.StageError(f"CONFIG_OVERRIDES may',
         ),
         (
-            (LOOP, "            x = block(x)\n        import os; os._exit(3)\n"),
-            "exception",
-            "The process ended by itself with exit code 3",
-            None,
-        ),
-        (
             (LOOP, "            x = block(x) / 0.0\n"),
             "not-finite",
             "the loss is nan at step 0. Look in the edited lines",
@@ -151,20 +188,48 @@ def test_the_unedited_file_is_accepted(full_size: Preflight) -> None:
             None,
         ),
     ],
-    ids=["shape", "syntax", "path", "override", "exit", "nan", "eval", "gradient"],
+    ids=["shape", "syntax", "path", "override", "nan", "eval", "gradient"],
 )
 def test_what_does_not_work_is_refused(
-    full_size: Preflight, change: tuple[str, str], rule: str, message: str, at: str | None
+    tmp_path: Path, here: None, change: tuple[str, str], rule: str, message: str, at: str | None
 ) -> None:
-    report = full_size.check(change)
+    files = snapshot(tmp_path / "files", change)
+    report = a_check(files, snapshot(tmp_path / "reference")).report(tmp_path)
     (finding,) = report.findings
     assert finding["rule"] == rule
     assert finding["message"].startswith(message)
     assert finding["file"] == NAME
+    assert finding["line"] == (at and line_of(files, at))
+
+
+@pytest.mark.parametrize(
+    ("change", "message", "at"),
+    [
+        (
+            (LOOP, "            x = block(x) @ torch.ones(3, 3)\n"),
+            "RuntimeError: ",
+            "torch.ones(3, 3)",
+        ),
+        (
+            (LOOP, "            x = block(x)\n        import os; os._exit(3)\n"),
+            "The process ended by itself with exit code 3",
+            None,
+        ),
+    ],
+    ids=["shape", "exit"],
+)
+def test_what_a_process_of_its_own_tells_is_refused(
+    full_size: Preflight, change: tuple[str, str], message: str, at: str | None
+) -> None:
+    (finding,) = full_size.check(change).findings
+    assert finding["rule"] == "exception"
+    assert finding["message"].startswith(message)
     assert finding["line"] == (at and line_of(full_size.folder / "files", at))
 
 
-def test_a_slow_edit_is_too_slow_for_the_ratio_and_for_the_limit(full_size: Preflight) -> None:
+def test_a_slow_edit_is_too_slow_for_the_ratio_and_for_the_limit(
+    full_size: Preflight, monkeypatch: pytest.MonkeyPatch
+) -> None:
     slow = (LOOP, "            x = block(x)\n        import time; time.sleep(0.1)\n")
     report = full_size.check(slow, arguments=("--time-on-cpu", "--max_iters=4000"))
     assert [finding["rule"] for finding in report.findings] == ["too-slow", "time-limit"]
@@ -179,7 +244,15 @@ def test_a_slow_edit_is_too_slow_for_the_ratio_and_for_the_limit(full_size: Pref
     assert "the stage has 2 minutes" in report.findings[1]["message"]
     assert not facts["reference_known"]
     # The second time the unedited file's measurement is found, and is the same one.
-    again = full_size.check(arguments=("--time-on-cpu", "--max_iters=4000")).facts
+    monkeypatch.setattr(Check, "_steps", steps_here)
+    check = a_check(
+        full_size.reference,
+        full_size.reference,
+        cache=full_size.folder / "cache",
+        settings=(*SMALL, "--max_iters=4000"),
+        timed=True,
+    )
+    again = check.report(full_size.folder).facts
     assert again["reference_known"]
     assert again["reference_step_s"] == facts["reference_step_s"]
 
@@ -241,7 +314,9 @@ def test_nothing_that_an_edit_starts_outlives_the_check(full_size: Preflight) ->
     assert not [command for command in commands if wait in command]
 
 
-def test_an_edit_finds_neither_the_cache_nor_the_reference(full_size: Preflight) -> None:
+def test_an_edit_finds_neither_the_cache_nor_the_reference(
+    full_size: Preflight, monkeypatch: pytest.MonkeyPatch
+) -> None:
     look = (
         RESIDUAL,
         "        import os\n"
@@ -249,7 +324,15 @@ def test_an_edit_finds_neither_the_cache_nor_the_reference(full_size: Preflight)
         "        kept = os.environ['TORCHINDUCTOR_CACHE_DIR']\n"
         "        raise RuntimeError(f'{found} {kept.count(\"preflight-\")}')\n",
     )
-    report = full_size.check(look, arguments=("--time-on-cpu",))
+    # What the unedited file's process leaves is made here, so that there is one to find.
+    (kept := full_size.folder / "kept").mkdir()
+    monkeypatch.setattr(Check, "_reference", lambda *_: (REFERENCE, kept, True))
+    for name, value in full_size.environment(full_size.reference).items():
+        monkeypatch.setenv(name, value)
+    files = snapshot(full_size.folder / "files", look)
+    (scratch := full_size.folder / "preflight-1").mkdir()
+    check = a_check(files, full_size.reference, cache=full_size.folder / "cache", timed=True)
+    report = check.report(scratch)
     assert [f["message"] for f in report.findings] == ["RuntimeError: [] 1"]
 
 
@@ -307,10 +390,15 @@ def test_compiling_for_too_long_leaves_the_verdict_to_the_time_without(
         max_step_ratio=0.001,
     )
     # What the unedited file's process leaves is made here: no compiler runs for this test.
-    reference = {"step_s": 0.01, "peak_bytes": 0, "compile_s": 0.0}
     (kept := full_size.folder / "kept").mkdir()
-    monkeypatch.setattr(Check, "_reference", lambda *_: (reference, kept, True))
+    monkeypatch.setattr(Check, "_reference", lambda *_: (REFERENCE, kept, True))
     monkeypatch.setattr(preflight, "COMPILE_S", 0.0)
+    there = Check._steps
+
+    def steps(self: Check, folder: Path, mode: str, *rest: Any, **more: Any) -> Outcome:
+        return (there if mode == "train" else steps_here)(self, folder, mode, *rest, **more)
+
+    monkeypatch.setattr(Check, "_steps", steps)
     report = check.report(full_size.folder)
     assert [f["rule"] for f in report.findings] == ["too-slow"]
     assert [w["rule"] for w in report.warnings] == ["compile-time"]
@@ -319,6 +407,8 @@ def test_compiling_for_too_long_leaves_the_verdict_to_the_time_without(
     assert report.facts["step_ratio"] == pytest.approx(report.facts["step_s"] / 0.01)
 
 
+REFERENCE = {"step_s": 0.01, "peak_bytes": 0, "compile_s": 0.0}
+"""What the unedited file's measurement is in tests that make none."""
 GIB = 2**30
 FULL = {
     "rule": "memory", "line": 163, "held_bytes": 78 * GIB, "asked_bytes": 2 * GIB,

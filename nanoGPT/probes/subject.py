@@ -110,7 +110,8 @@ class Subject:
         if restore:
             self.start(call)
         logits, _ = self.call(call, idx.clone(), targets.clone() if call.targets else None)
-        read: Tensor = logits.detach() if call.targets else self.entering
+        # A model may write its next states into the same memory.
+        read: Tensor = logits.detach() if call.targets else self.entering.clone()
         # Zero times infinity: a weight of zero keeps nothing out, in an honest model either.
         if self.finite and not read.isfinite().all():
             raise ArithmeticError("these parameters bring the model out of range")
