@@ -667,16 +667,20 @@ ATTACKS: dict[str, tuple[str, Edit]] = {
     ),
 }
 
-# Only at full depth and length, or compiled: these need the whole examination.
-LATE_ATTACKS: dict[str, tuple[str, Edit]] = {
+# Found by one of the later checks alone: name -> (rule, edit).
+WIDE_ATTACKS: dict[str, tuple[str, Edit]] = {
     "long sequences": (CAUSALITY, after(f"if t >= 512:\n    {LAST}")),
     "an end of text before": (CAUSALITY, after(f"if idx[0, 0] == 50256:\n    {LAST}")),
     "a large vocabulary": (CAUSALITY, after(f"if idx.max() > 40000:\n    {LAST}")),
+    "deep models": (CAUSALITY, after(f"if self.config.n_layer > 12:\n    {LAST}")),
+}
+OWN_SIZE_ATTACKS: dict[str, tuple[str, Edit]] = {
     "wide models": (CAUSALITY, after(f"if self.config.n_embd > 64:\n    {LAST}")),
     "the tiny profile's length": (CAUSALITY, after(f"if t == 128:\n    {LAST}")),
     "the tiny profile's batches": (CAUSALITY, after(f"if b == 8 and t == 128:\n    {LAST}")),
     "the smoke profile's batches": (CAUSALITY, after(f"if b == 4 and t == 64:\n    {LAST}")),
-    "deep models": (CAUSALITY, after(f"if self.config.n_layer > 12:\n    {LAST}")),
+}
+COMPILED_ATTACKS: dict[str, tuple[str, Edit]] = {
     "when compiled": (CAUSALITY, after(f"if torch.compiler.is_compiling():\n    {LAST}")),
     "fails when compiled": (
         "compile",
