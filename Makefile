@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test slow lint install lock clean
+.PHONY: demo test slow attacks lint install lock clean
 
 demo: install
 	$(BIN)/harness demo
 
 test: lint
 	$(BIN)/pytest
+
+# Every edit that tries to spoil a score, and every kind of edit that must be accepted.
+attacks: install
+	$(BIN)/pytest tests/test_attacks.py -m "attacks or not attacks"
 
 # What takes minutes and measures time: on a machine that does nothing else.
 slow: install

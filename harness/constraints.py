@@ -198,11 +198,11 @@ class Limits(_Part):
     region_bytes: Limit | None = None
     """Bytes of UTF-8 in a region, comments included."""
     literal_chars: Limit | None = None
-    """Characters of a string, bytes or number literal, and of literals joined by `+`. Docstrings
-    count as comments: code can't read them."""
+    """Characters of a string, bytes or number literal, and of literals joined by `+`, but not of a
+    docstring."""
     literal_total: Limit | None = None
-    """Characters of all string and bytes literals of a region together, and of numbers of more
-    than 20 digits."""
+    """Characters of all string and bytes literals of a region together, docstrings among them, and
+    of numbers of more than 20 digits."""
     name_chars: Limit | None = None
     """Characters of a name; code can list names and read them as text."""
     name_total: Limit | None = None
@@ -223,7 +223,10 @@ class Constraints(_Part):
     file defines and those that it calls."""
     forbidden_attributes: tuple[AttributeName, ...] = ()
     """Attributes that no region uses on objects other than its own, whatever these are: methods
-    that read or write files, say. A `*` at the end stands for the rest of a name."""
+    that read or write files, say. A `*` at the end stands for the rest of a name. One that begins
+    with an underscore is not used on objects of locked classes either."""
+    setters: tuple[Identifier, ...] = ()
+    """Methods that set the attribute which an argument names, as `setattr` does."""
     imports: Imports | None = None
     """Modules that regions may use; all if left out."""
     signatures: tuple[Signature, ...] = ()

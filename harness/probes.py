@@ -7,7 +7,6 @@ real thing. Either leaves findings, never a score, and is free.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Literal
 
 from harness.checks.findings import (
@@ -92,10 +91,3 @@ def _failed(step: StepStatus, reason: str) -> Report:
     """A check that could not be carried out stands in the way as a finding does."""
     message = f"the check {step.role} did not end well: {reason}".removesuffix(".")
     return Report((Finding(f"{step.role}-failed", "", 0, message),))
-
-
-def check_surroundings(
-    paths: RunPaths, data_dir: Path, cache_dir: Path, *, gpus: tuple[int, ...], threads: int
-) -> Surroundings:
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    return Surroundings(paths, data_dir, cache_dir, gpus, threads)

@@ -8,7 +8,7 @@ asked for: a finished one is removed whole. What has not finished is not touched
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.jobs.plan import FINAL_STATES, read_status
-from harness.workspace import RunPaths, StatePaths
+from harness.workspace import RunPaths, StatePaths, entries_below, remove_tree
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def remove_expired(usages: list[RunUsage], older_than_s: float) -> int:
                 _remove_whole(usage.run.root)
             else:
                 for folder in _scratch(usage.run):
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove_tree(folder)
             freed += usage.removable - _removable(usage.run, usage.check)
     return freed
 
@@ -78,9 +78,9 @@ def _remove_whole(folder: Path) -> None:
     except FileNotFoundError:
         return
     except OSError:  # left over from a removal that was cut short
-        shutil.rmtree(aside, ignore_errors=True)
+        remove_tree(aside)
         folder.rename(aside)
-    shutil.rmtree(aside, ignore_errors=True)
+    remove_tree(aside)
 
 
 def _runs(state: StatePaths) -> Iterator[tuple[str, RunPaths]]:
@@ -112,10 +112,8 @@ def _usage(session: str, run: RunPaths, session_ended: bool) -> RunUsage:
 def _size(folder: Path) -> int:
     """Bytes of the regular files below a folder; links are not followed."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            if path.is_file() and not path.is_symlink():
-                total += path.stat().st_size
-        except OSError:
-            continue  # it went away while we looked
+    for entry in entries_below(folder):
+        with contextlib.suppress(OSError):  # it went away while we looked
+            if entry.is_file(follow_symlinks=False):
+                total += entry.stat(follow_symlinks=False).st_size
     return total

@@ -250,7 +250,8 @@ def _system() -> tuple[tuple[str, ...], ...]:
     # What is installed for the machine's own interpreters is not the sandbox's.
     for path in _package_folders():
         if any(path.is_relative_to(other) for other in shown):
-            mounts.append(("--tmpfs", str(path)))
+            # Read-only, or it would hold any amount that no limit sees.
+            mounts.append(("--tmpfs", str(path), "--remount-ro", str(path)))
     return tuple(mounts)
 
 

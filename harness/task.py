@@ -250,6 +250,9 @@ class Contract(_Part):
     """A bash script below the task's folder, called with `contract`; it leaves findings.json."""
     limit_s: Seconds = 60
     """Seconds of processor time, and a third of the longest wall clock."""
+    memory_bytes: PositiveCount | None = None
+    """Most memory that its processes may hold together; nine tenths of the machine's if left
+    out."""
 
 
 class Data(_Part):

@@ -8,11 +8,14 @@ checks that.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
 import stat
+import subprocess
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -264,3 +267,27 @@ def write_atomic(path: Path, text: str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """All that lies below a folder that untrusted code may have filled.
+
+    Links are not followed; what a path cannot name, or goes away meanwhile, is left out. Any depth
+    will do, unlike with Path.rglob.
+    """
+    waiting = [str(folder)]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                yield entry
+
+
+def remove_tree(folder: Path) -> None:
+    """Removes a folder that untrusted code may have filled; what cannot be removed stays.
+
+    shutil.rmtree raises RecursionError where folders are nested some hundred times.
+    """
+    subprocess.run(["rm", "-rf", "--", str(folder)], check=False, stderr=subprocess.DEVNULL)

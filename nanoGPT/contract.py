@@ -6,9 +6,10 @@ writes $HARNESS_OUT/findings.json: what refuses a test, what is only worth knowi
 
 Rules that refuse:
   construction          GPT(GPTConfig(...)) raises, or the file cannot be imported
+  locked-part           embeddings, final LayerNorm or head are not as locked code made them
   exception             a forward or a backward pass raises
   forward-shape         not (logits, loss) of the shapes that GPT.forward promises
-  forward-dtype         logits or loss are not float32
+  forward-dtype         logits or loss are not plain float32 tensors
   loss                  the loss is not plain cross-entropy of the logits, or targets are altered
   targets-reach-logits  other targets, or none, change the logits
   causality             later tokens change earlier logits, in training or evaluation
@@ -52,6 +53,7 @@ import torch
 
 from probes import pairs
 from probes.forward import compiled, forwards
+from probes.parts import check_parts
 from probes.report import Report, TimeUp, changed_lines, choose_line
 from probes.state import seed_everything
 from probes.subject import Call, Subject
@@ -163,7 +165,9 @@ def construct(
     with report.guard("construction", where, advice=advice):
         seed_everything(seed)
         config = module.GPTConfig(**sizes)
-        return Subject(module.GPT(config), config, seed)
+        model = module.GPT(config)
+        check_parts(model, module, config, report, "at initialisation")
+        return Subject(model, config, seed)
     return None
 
 
@@ -186,6 +190,7 @@ def examine_size(
     ]
     for call in (Call(False, 0), Call(False, last, "no_grad")):
         pairs.evaluation(subject, report, call)
+    check_parts(subject.model, module, subject.config, report, "after forwards", subject.watch)
     pairs.independence(subject, report, [Call(False, 0), *few])
     if quick and report.findings:
         return True
@@ -214,7 +219,10 @@ def examine_size(
     subject.keep("at initialisation")
     before = counted(subject, module)
     trainer = Trainer(subject, settings, report)
-    if not trainer.take((0, 1, 2)):
+    stepped = trainer.take((0, 1, 2))
+    after = "after optimizer steps"
+    check_parts(subject.model, module, subject.config, report, after, subject.watch)
+    if not stepped:
         return True
     subject.keep("after 3 optimizer steps")
     some = [Call(False, 0), *few, Call(True, last - 1), Call(False, last, "no_grad", targets=False)]
@@ -254,8 +262,9 @@ def own_sizes(module: ModuleType, seed: int, step: int, report: Report) -> None:
         call = Call(train, step, targets=False)
         ids = subject.ids("natural", b, t)
         with report.guard("exception", f"b={b}, t={t}, {call}, {subject.state}"):
-            if pairs.repeats(subject, report, call, ids, ids):
-                pairs.causality(subject, report, call, ids, ids, (t // 2,))
+            base = pairs.repeats(subject, report, call, ids, ids)
+            if base is not None:
+                pairs.causality(subject, report, call, ids, ids, (t // 2,), base)
 
 
 def wide(module: ModuleType, seed: int, step: int, report: Report) -> None:
@@ -269,8 +278,9 @@ def wide(module: ModuleType, seed: int, step: int, report: Report) -> None:
         ids = subject.ids("natural", 1, WIDE["block_size"])
         ids[:, 1::3] = subject.ids("random", *ids[:, 1::3].shape)
         with report.guard("exception", f"{call}, {subject.state}"):
-            if pairs.repeats(subject, report, call, ids, ids):
-                pairs.causality(subject, report, call, ids, ids, (600, 1023))
+            base = pairs.repeats(subject, report, call, ids, ids)
+            if base is not None:
+                pairs.causality(subject, report, call, ids, ids, (600, 1023), base)
     torch.set_num_threads(1)
 
 

@@ -2,8 +2,8 @@
 
 The process of the role `serve`. It imports the edited file, and so it is confined: it has the
 checkpoint, but neither held-out data nor anything that is scored. The scorer calls `declare`,
-`load`, `hidden` and `digest` through harness/transport/channel.py; the arguments are the training
-file's settings.
+`load`, `hidden`, `digest` and `flops` through harness/transport/channel.py; the arguments are the
+training file's settings.
 
 Guaranteed to the scorer by the transport alone: shape and dtype of what comes back. Nothing here
 is trusted: this code runs beside the edited one.
@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 import channel
 
@@ -106,6 +107,16 @@ class ModelServer:
                 total.update(memoryview(content.view(torch.uint8).numpy()))
         return {"sha256": total.hexdigest()}
 
+    def flops(self, inputs: Arrays, outputs: Arrays) -> dict[str, Any]:
+        """Fact `flops_per_token`: of a forward over a whole context; None if none can be told."""
+        idx = torch.zeros(1, self._model.config.block_size, dtype=torch.int64, device=self._device)
+        try:
+            with torch.no_grad(), FlopCounterMode(display=False) as counter:
+                self._model(idx)
+        except Exception:  # edited code runs under a counter that it was not written for
+            return {"flops_per_token": None}
+        return {"flops_per_token": counter.get_total_flops() / idx.numel()}
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Answer for a trained model.")
@@ -130,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "load": lambda i, o, label: model().load(i, o, run_out, label),
             "hidden": lambda i, o: model().hidden(i, o),
             "digest": lambda i, o: model().digest(i, o),
+            "flops": lambda i, o: model().flops(i, o),
         }
     )
 

@@ -294,12 +294,20 @@ class Check(Steps):
                 f"({result['step_s']:.3g} s against {reference['step_s']:.3g} s{how}); at most "
                 f"{self.max_step_ratio:.1f} times is allowed. Do less work in each layer.",
             )
-        if result["test_s"] > self.limit_s:
+        # The stage holds its GPUs for as long as it runs: its limit in GPU-seconds is the one on
+        # its clock times their number, and so is what the test takes.
+        gpus = max(1, len(self.gpus))
+        report.facts |= {"test_gpu_s": result["test_s"] * gpus}
+        if math.isfinite(self.limit_s):
+            report.facts |= {"limit_gpu_s": self.limit_s * gpus}
+        if result["test_s"] * gpus > self.limit_s * gpus:
+            shared = f" on {gpus} GPUs, {result['test_s'] * gpus:,.0f} GPU-seconds" * (gpus > 1)
+            has = f" on each, {self.limit_s * gpus:,.0f} GPU-seconds" * (gpus > 1)
             report.find(
                 "time-limit",
                 f"too long: {result['steps']:,} steps and the evaluations would take "
-                f"{_duration(result['test_s'])} ({result['step_s']:.3g} s a step{how}); the stage "
-                f"has {_duration(self.limit_s)}. Do less work in each layer.",
+                f"{_duration(result['test_s'])}{shared} ({result['step_s']:.3g} s a step{how}); "
+                f"the stage has {_duration(self.limit_s)}{has}. Do less work in each layer.",
             )
 
     def _does_not_fit(self, failed: dict[str, Any], scratch: Path, report: Report) -> None:

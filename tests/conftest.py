@@ -29,6 +29,21 @@ hypothesis_settings.load_profile("suite")
 TOY_TASKS = Path(__file__).parent / "tasks"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--short-attacks", action="store_true", help="play attacks without checks and second stage"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the whole attack suite out, an hour's work, unless `-m` speaks of it."""
+    if "attacks" in config.getoption("markexpr"):
+        return
+    left_out = [item for item in items if item.get_closest_marker("attacks")]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if not item.get_closest_marker("attacks")]
+
+
 @dataclass
 class Player:
     """One session over the API, called as an agent calls it."""

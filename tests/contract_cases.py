@@ -48,6 +48,7 @@ LAST = "x = x + 0.01 * x[:, -1:]"
 
 CAUSALITY, BATCH, LABELS = "causality", "batch-independence", "targets-reach-logits"
 MEMORY, CHANGES, LOSS = "not-deterministic", "changes-itself", "loss"
+PART = "locked-part"
 
 COUNTED = after(f"if self.training:\n    self.calls[0] += 1\nif self.calls[0] > 5000:\n    {LAST}")
 
@@ -522,6 +523,89 @@ ATTACKS: dict[str, tuple[str, Edit]] = {
         | after(f"x = x + self.shift({FUTURE})"),
     ),
     # what is broken
+    # parts that locked code made, changed by ways that no text tells
+    "part a hook by a helper": (
+        PART,
+        module("def put(part):\n    part.register_forward_hook(lambda m, i, o: o * 2)")
+        | init("put(self.lm_head)"),
+    ),
+    "part a hook while training": (
+        PART,
+        module("def put(part):\n    part.register_forward_hook(lambda m, i, o: o * 2)")
+        | after("if self.training and self.step > 0:\n    put(self.transformer.ln_f)"),
+    ),
+    "part a forward by a helper": (
+        PART,
+        module("def put(part, name):\n    object.__setattr__(part, name, lambda x: x)")
+        | init("put(self.transformer.ln_f, 'forward')"),
+    ),
+    "part a setting": (PART, init("vars(self.transformer.drop)['p'] = 0.5")),
+    "part a new norm": (
+        PART,
+        init("import operator\noperator.setitem(self.transformer, 'ln_f', nn.Identity())"),
+    ),
+    "part a new norm by the class": (
+        PART,
+        init("nn.ModuleDict.update(self.transformer, {'ln_f': nn.LayerNorm(config.n_embd)})"),
+    ),
+    "part a new head": (
+        PART,
+        init(
+            """
+            name = "".join(["lm_", "head"])
+            self.add_module(name, nn.Linear(config.n_embd, config.vocab_size, bias=False))
+            """
+        ),
+    ),
+    "part a new embedding": (
+        PART,
+        init("for k, m in self.transformer.items():\n    if k == 'wte':\n        put(m)")
+        | module("def put(m):\n    m.weight = nn.Parameter(m.weight.detach().clone())"),
+    ),
+    "part untied by apply": (
+        PART,
+        module(
+            """
+            def fix(m):
+                if isinstance(m, nn.Linear):
+                    m.weight = nn.Parameter(m.weight.detach().clone())
+            """
+        )
+        | init("self.apply(fix)"),
+    ),
+    "part untied by loading": (
+        PART,
+        init(
+            """
+            state = {"weight": self.lm_head.weight.detach().clone()}
+            self.lm_head.load_state_dict(state, assign=True)
+            """
+        ),
+    ),
+    "part untied by a norm of weights": (
+        PART,
+        init("nn.utils.parametrizations.weight_norm(self.lm_head)"),
+    ),
+    "part untied before training": (
+        PART,
+        module("def fix(m):\n    m.weight = nn.Parameter(m.weight.detach().clone())")
+        | optimizer(
+            "fix(self.lm_head)\n"
+            "return torch.optim.AdamW(self.parameters(), lr=learning_rate, betas=betas)"
+        ),
+    ),
+    "part another class": (PART, init("self.transformer.ln_f.__class__ = nn.Identity")),
+    "part the step": (PART, init("self.step = torch.zeros(())")),
+    "part the whole model hooked": (
+        PART,
+        module("def put(part):\n    part.register_forward_hook(lambda m, i, o: o)")
+        | init("put(self)"),
+    ),
+    "part a tensor of its own class": (
+        "forward-dtype",
+        module("class T(torch.Tensor):\n    def backward(self, *args):\n        pass")
+        | after("x = x.as_subclass(T)"),
+    ),
     "construction": ("construction", init("raise ValueError('no')")),
     "construction at one size alone": (
         "construction",
@@ -583,16 +667,20 @@ ATTACKS: dict[str, tuple[str, Edit]] = {
     ),
 }
 
-# Only at full depth and length, or compiled: these need the whole examination.
-LATE_ATTACKS: dict[str, tuple[str, Edit]] = {
+# Found by one of the later checks alone: name -> (rule, edit).
+WIDE_ATTACKS: dict[str, tuple[str, Edit]] = {
     "long sequences": (CAUSALITY, after(f"if t >= 512:\n    {LAST}")),
     "an end of text before": (CAUSALITY, after(f"if idx[0, 0] == 50256:\n    {LAST}")),
     "a large vocabulary": (CAUSALITY, after(f"if idx.max() > 40000:\n    {LAST}")),
+    "deep models": (CAUSALITY, after(f"if self.config.n_layer > 12:\n    {LAST}")),
+}
+OWN_SIZE_ATTACKS: dict[str, tuple[str, Edit]] = {
     "wide models": (CAUSALITY, after(f"if self.config.n_embd > 64:\n    {LAST}")),
     "the tiny profile's length": (CAUSALITY, after(f"if t == 128:\n    {LAST}")),
     "the tiny profile's batches": (CAUSALITY, after(f"if b == 8 and t == 128:\n    {LAST}")),
     "the smoke profile's batches": (CAUSALITY, after(f"if b == 4 and t == 64:\n    {LAST}")),
-    "deep models": (CAUSALITY, after(f"if self.config.n_layer > 12:\n    {LAST}")),
+}
+COMPILED_ATTACKS: dict[str, tuple[str, Edit]] = {
     "when compiled": (CAUSALITY, after(f"if torch.compiler.is_compiling():\n    {LAST}")),
     "fails when compiled": (
         "compile",
@@ -950,6 +1038,18 @@ HONEST: dict[str, Edit] = {
                 return x + scale * (self.attn(y) + self.mlp(y))
         """
     ),
+    "parts beside the locked ones": init(
+        """
+        self.transformer["gate"] = nn.Linear(config.n_embd, 1)
+        nn.utils.parametrizations.weight_norm(self.transformer["gate"])
+        self.transformer.gate.register_forward_hook(lambda m, i, o: o.sigmoid())
+        self.lm_head.weight.data.mul_(0.5)
+        self.lm_head.weight.register_hook(lambda g: g * 0.5)
+        for part in self.modules():
+            part.note = 1
+        """
+    )
+    | after("x = x * self.transformer.gate(x)"),
     "weights of its own start": init(
         """
         with torch.no_grad():

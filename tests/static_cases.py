@@ -328,13 +328,31 @@ ATTACKS = [
     Attack(16, CONTENT, extra("A = [y for y in (1, 2)]")),
     Attack(16, CONTENT, extra("A.b = 3")),
     # 21: answers stored in the file
-    Attack(21, "literal-size", extra(f"A = {'a' * 201!r}")),
-    Attack(21, "literal-size", extra(f"A = {b'a' * 201!r}")),
-    Attack(21, "literal-size", extra(f"A = {'a' * 101!r} {'a' * 101!r}")),
-    Attack(21, "literal-size", extra(f"def f():\n    return {'a' * 101!r} + {'a' * 101!r}")),
-    Attack(21, "literal-size", extra(f"def f(x):\n    return f'{'a' * 101}{{x}}{'a' * 101}'")),
-    Attack(21, "literal-size", extra(f"A = 0x{'f' * 300}")),
-    Attack(21, "literal-size", extra("".join(f"A{i} = {'a' * 190!r}\n" for i in range(22)))),
+    *[
+        Attack(21, "literal-size", extra(text))
+        for text in (
+            f"A = {'a' * 201!r}",
+            f"A = {b'a' * 201!r}",
+            f"A = {'a' * 101!r} {'a' * 101!r}",
+            f"def f():\n    return {'a' * 101!r} + {'a' * 101!r}",
+            f"def f(x):\n    return f'{'a' * 101}{{x}}{'a' * 101}'",
+            f"A = 0x{'f' * 300}",
+            "".join(f"A{i} = {'a' * 190!r}\n" for i in range(22)),
+            # in docstrings, one by one as long as they like
+            f"def f():\n    {'a' * 4097!r}",
+            "".join(f"def f{i}():\n    {'a' * 900!r}\n\n" for i in range(5)),
+            f"class K:\n    {'a' * 2100!r}\n\n    def f(self):\n        {'a' * 2000!r}",
+            # in names, and in numbers
+            f"class K:\n    q{'a' * 60}: int = 1",
+            f"def f(q{'a' * 60}=1):\n    pass",
+            f"def f():\n    return dict(q{'a' * 60}=1)",
+            f"class K:\n    class q{'a' * 60}:\n        pass",
+            f"import math as q{'a' * 60}",
+            "class K:\n" + "".join(f"    q{'a' * 55}{i}: int\n" for i in range(100, 180)),
+            "".join(f"A{i} = 0x{'ab' * 90}\n" for i in range(24)),
+        )
+    ],
+    Attack(21, "literal-size", init(f"self.q{'a' * 60} = 1")),
     Attack(21, "collection-size", extra(f"A = {list(range(65))}")),
     Attack(21, "collection-size", extra(f"A = {[[i] * 13 for i in range(5)]}")),
     Attack(21, "collection-size", extra(f"A = {dict.fromkeys(range(33), 0)}")),
@@ -355,7 +373,6 @@ ATTACKS = [
     Attack(8, LOOK, init("self.__dict__.update(forward=None)")),
     Attack(8, LOOK, init("setattr(self, f'forward', None)")),
     Attack(8, LOOK, init("setattr(self, f'for{\"ward\"}', None)")),
-    Attack(8, LOOK, init("setattr(self, 'for' + 'ward', None)")),
     Attack(8, LOOK, init("setattr(self, 'for%s' % 'ward', None)")),
     Attack(8, LOOK, init("setattr(self, '{}'.format('forward'), None)")),
     Attack(8, LOOK, init("setattr(torch.Tensor, f'it{\"em\"}', None)")),
@@ -540,20 +557,186 @@ ATTACKS = [
     ],
     Attack(12, LOOK, init("for k in ('tofile',):\n    getattr(np.zeros(3), k)('x')")),
     Attack(12, LOOK, init("getattr(np.zeros(3), f'to{1}')('x')")),
-    # answers in names, and in numbers
-    Attack(21, "literal-size", extra(f"class K:\n    q{'a' * 60}: int = 1")),
-    Attack(21, "literal-size", extra(f"def f(q{'a' * 60}=1):\n    pass")),
-    Attack(21, "literal-size", extra(f"def f():\n    return dict(q{'a' * 60}=1)")),
-    Attack(21, "literal-size", extra(f"class K:\n    class q{'a' * 60}:\n        pass")),
-    Attack(21, "literal-size", init(f"self.q{'a' * 60} = 1")),
-    Attack(21, "literal-size", extra(f"import math as q{'a' * 60}")),
-    Attack(
-        21,
-        "literal-size",
-        extra("class K:\n" + "".join(f"    q{'a' * 55}{i}: int\n" for i in range(100, 180))),
-    ),
-    Attack(21, "literal-size", extra("".join(f"A{i} = 0x{'ab' * 90}\n" for i in range(24)))),
     Attack(21, LOOK, extra("class K:\n    a: int = 1\n\ndef g():\n    return dir(K)")),
+    # parts that locked code made and goes on to use, changed or replaced
+    *[
+        Attack(8, "patch", init(text))
+        for text in (
+            "self.transformer.ln_f.forward = print",
+            "self.transformer.wte.forward = print",
+            "self.transformer.drop.p = 0.5",
+            "self.lm_head.forward = print",
+            "self.lm_head.new = 3",
+            "setattr(self.lm_head, 'forward', print)",
+            "getattr(self, 'lm_head').forward = print",
+            "head = self.lm_head\nhead.forward = print",
+            "for part in (self.lm_head, self.transformer.ln_f):\n    part.forward = print",
+            "self.gate = 1\nfor part in (self.gate, self.lm_head):\n    part.forward = print",
+            "part = self.gate\npart = self.lm_head\npart.forward = print",
+            "self.transformer['ln_f'].forward = print",
+            "for k in self.transformer:\n    self.transformer[k].forward = print",
+            "for m in self.transformer.children():\n    m.forward = print",
+            "for m in self.transformer.values():\n    m.forward = print",
+            "for n, m in self.transformer.named_children():\n    m.forward = print",
+            "self.get_submodule('lm_head').forward = print",
+            # hooks
+            "self.transformer.ln_f.register_forward_hook(print)",
+            "self.transformer.wte.register_forward_pre_hook(print)",
+            "self.lm_head.register_forward_hook(print)",
+            "self.lm_head.register_full_backward_hook(print)",
+            "head = self.lm_head\nhead.register_forward_hook(print)",
+            "self.transformer['ln_f'].register_forward_hook(print)",
+            "nn.Linear.register_forward_hook(self.lm_head, print)",
+            # others in their place
+            "self.lm_head = nn.Linear(4, 4)",
+            "self.lm_head, self.other = nn.Linear(4, 4), 3",
+            "setattr(self, 'lm_head', nn.Linear(4, 4))",
+            "object.__setattr__(self, 'lm_head', nn.Linear(4, 4))",
+            "self.add_module('lm_head', nn.Linear(4, 4))",
+            "self.add_module(name='lm_head', module=nn.Linear(4, 4))",
+            "self.register_module('lm_head', nn.Linear(4, 4))",
+            "for k in ('gate', 'lm_head'):\n    self.register_module(k, nn.Linear(4, 4))",
+            "self.set_submodule('transformer.ln_f', nn.Identity())",
+            "self.transformer.ln_f = nn.Identity()",
+            "self.transformer['ln_f'] = nn.Identity()",
+            "for k in ['ln_f']:\n    self.transformer[k] = nn.Identity()",
+            "t = self.transformer\nt['ln_f'] = nn.Identity()",
+            "self.transformer.update({'ln_f': nn.Identity()})",
+            "self.transformer.update(dict(ln_f=nn.Identity()))",
+            "self.transformer.__setitem__('ln_f', nn.Identity())",
+            "self.transformer.add_module('ln_f', nn.Identity())",
+            "self.transformer.pop('ln_f')",
+            "self.transformer.clear()",
+            "self.transformer = nn.ModuleDict({**self.transformer, 'ln_f': nn.Identity()})",
+            "del self.lm_head",
+            "delattr(self, 'lm_head')",
+            "del self.transformer['ln_f']",
+            # the head no longer tied to the embedding
+            "self.lm_head.weight = nn.Parameter(self.lm_head.weight.clone())",
+            "self.transformer.wte.weight = nn.Parameter(self.lm_head.weight.clone())",
+            "self.lm_head.register_parameter('weight', nn.Parameter(torch.zeros(4, 4)))",
+            "self.register_parameter('lm_head.weight', None)",
+            "self.lm_head.bias = nn.Parameter(torch.zeros(config.vocab_size))",
+            "del self.lm_head.weight",
+            # what else locked code reads off the model
+            "self.config = None",
+            "self.config.block_size = 2048",
+            "self.step = None",
+            "self.register_buffer('step', torch.zeros(()))",
+        )
+    ],
+    *[
+        Attack(8, LOOK, init(text))
+        for text in (
+            "for k in ('lm_head',):\n    setattr(self, k, nn.Linear(4, 4))",
+            "setattr(self, f'lm_{\"head\"}', nn.Linear(4, 4))",
+            "self.lm_head.__class__ = Block",
+            "setattr(self.lm_head, '__class__', Block)",
+        )
+    ],
+    *[
+        Attack(8, FORBIDDEN, init(text))
+        for text in (
+            "self._modules['lm_head'] = nn.Linear(4, 4)",
+            "self.transformer._modules['ln_f'] = nn.Identity()",
+            "self.lm_head._parameters['weight'] = nn.Parameter(torch.zeros(4, 4))",
+            "getattr(self, '_modules')['lm_head'] = nn.Linear(4, 4)",
+        )
+    ],
+    Attack(8, FORBIDDEN, extra("def put(model, part):\n    model._modules['lm_head'] = part")),
+    Attack(8, "patch", loop("self.lm_head = nn.Linear(4, 4)")),
+    Attack(8, "patch", loop("self.lm_head.forward = print")),
+    Attack(8, "patch", loop("self.transformer.ln_f.register_forward_hook(print)")),
+    Attack(8, "patch", optimizer_body("self.lm_head.forward = print")),
+    Attack(8, "patch", optimizer_body("self.lm_head.weight = nn.Parameter(torch.zeros(4, 4))")),
+    Attack(8, "patch", optimizer_body("self.lm_head = nn.Linear(4, 4)")),
+    # what an `isinstance`, a pattern, a copy or the making of a class does by the way
+    *[
+        Attack(1, LOOK, extra(text))
+        for text in (
+            "class P:\n    __match_args__ = ('__glo' + 'bals__',)",
+            "class P:\n    __match_args__ = tuple(s + '__' for s in ('__globals',))",
+            "class P:\n    pass\n\ndef f():\n    P.__match_args__ = ('a',)",
+            "class P:\n    @classmethod\n    def __subclasshook__(cls, c):\n        return True",
+            "class P:\n    def __instancecheck__(self, o):\n        return True",
+            "class P:\n    def __subclasscheck__(self, c):\n        return True",
+            "class P:\n    def __reduce__(self):\n        return give, (), (None, {'forward': 1})",
+            "class P:\n    def __reduce_ex__(self, n):\n        return give, ('x',)",
+            "class P:\n    __reduce__ = print",
+            "class P:\n    pass\n\ndef f():\n    P.__reduce__ = print",
+            # A copy makes an object by __new__, which may hand out any, and then sets its state.
+            "class P:\n    def __new__(cls):\n        return GPT\n"
+            "    def __getstate__(self):\n        return None, {'forward': 1}",
+            "class P:\n    def __init_subclass__(cls):\n        cls.__bases__[0].forward = 1",
+            "class P(type(nn.Module)):\n    pass",
+            "T = type\n\nclass P(T):\n    pass",
+            "T = type\n\ndef f(a):\n    return T('X', (), a)",
+            "def f(a):\n    return [type][0]('X', (), a)",
+            "def f(a, make=type):\n    return make('X', (), a)",
+            "def f(a):\n    return type(nn.Module)('X', (nn.Module,), a)",
+            "def f(a):\n    made = type(nn.Module)\n    return made('X', (nn.Module,), a)",
+            "import functools\n\ndef f():\n    return functools.partial(type, 'X', ())",
+            "import enum\n\ndef f(a):\n    return enum.Enum('X', a, type=torch.Tensor)",
+            "import enum\n\nclass E(enum.Enum):\n    pass\n\ndef f(a):\n    return E('X', a)",
+        )
+    ],
+    *[
+        Attack(8, "patch", extra(text))
+        for text in (
+            "import abc\n\nclass P(abc.ABC):\n    pass\n\ndef f():\n    P.register(torch.Tensor)",
+            "import abc\n\nclass P(abc.ABC):\n    pass\n\n@P.register\nclass Q:\n    pass",
+            "import numbers\n\ndef f():\n    numbers.Number.register(torch.Tensor)",
+            "import collections.abc\n\ndef f():\n    collections.abc.Set.register(nn.Module)",
+            "class P:\n    def __class_getitem__(cls, k):\n        k.item = print",
+            "class P:\n    def __set_name__(self, owner, name):\n        owner.forward = print",
+            "class P:\n    def __mro_entries__(self, bases):\n        bases[0].item = print",
+            "class P:\n    def __init_subclass__(cls):\n        super(cls).forward = print",
+            "class P:\n    def __deepcopy__(self, memo):\n        type(memo).forward = print",
+            "class P:\n    def __copy__(self):\n        torch.Tensor.item = print",
+            "class P:\n    def __setstate__(self, kind):\n        kind.forward = print",
+            "def d(c):\n    c.item = print\n    return c\n\n@d\nclass P(torch.Tensor):\n    pass",
+            "import torch.optim as o\n\ndef f():\n    o.Optimizer.step = print",
+            "import math as m\n\ndef f():\n    m.cos = print",
+        )
+    ],
+    Attack(8, "patch", loop("math.cos = print")),
+    Attack(8, "patch", init("torch.Tensor.backward = print")),
+    Attack(8, "patch", init("type(self.lm_head.weight).backward = print")),
+    Attack(8, "import", init("import copy\ncopy.dispatch_table[int] = print")),
+    Attack(8, "import", init("import copy\ncopy.dispatch_table.update({int: print})")),
+    Attack(8, "patch", init("np.typecodes['All'] = 'x'")),
+    Attack(1, "import", extra("import abc\n\nclass P(abc.ABCMeta):\n    pass")),
+    Attack(1, "import", extra("import enum\n\nclass P(enum.EnumMeta):\n    pass")),
+    # texts that name attributes, put together so that no part of them tells
+    *[
+        Attack(1, LOOK, loop(text))
+        for text in (
+            "s = '{0.__doc__}'.format(self.forward)",
+            "s = '{:{0.__doc__}}'.format(self.forward)",
+            "s = ('{0.__glo' + 'bals__}').format(self.forward)",
+            "s = ('{0.__glo' + 'bals__}').format_map({'0': self.forward})",
+            "s = str.format('{0.__glo' + 'bals__}', self.forward)",
+            "s = ''.join(['{0.__glo', 'bals__}'])\ny = s.format(self.forward)",
+            "s = [*map(str.format, ['{0.__glo' + 'bals__}'], [self.forward])]",
+            "s = getattr('{0.__glo' + 'bals__}', 'format')(self.forward)",
+            "match '{0.__glo' + 'bals__}':\n    case str(format=f):\n        s = f(self.forward)",
+        )
+    ],
+    # names bound or unbound from within a comprehension or a function
+    *[
+        Attack(16, REBOUND, loop(text))
+        for text in (
+            "y = [1 for _ in (1,) if (F := None)]",
+            "y = [[(F := None) for _ in (1,)] for _ in (1,)]",
+            "y = {(self := k) for k in (1,)}",
+            "del F",
+            "def f():\n    nonlocal self\n    del self",
+            "def f():\n    global math\n    del math",
+            "def f():\n    global math\n    import random as math",
+            "def f():\n    global evaluate\n    for evaluate in (1,):\n        pass",
+            "def f():\n    global evaluate\n    def evaluate(*a):\n        return 1.9",
+        )
+    ],
 ]
 
 SIGNATURES = [
@@ -1184,6 +1367,60 @@ HONEST: dict[str, dict[str, str]] = {
             l = nn.modules.transformer.TransformerEncoderLayer, torch.random.fork_rng, f
             return sum(a), c, d, e, g, h, i, j, k, l
         """
+    ),
+    "further parts under names of their own": init(
+        """
+        self.transformer["gate"] = nn.Linear(4, 4)
+        self.transformer.add_module("mix", nn.Linear(4, 4))
+        self.transformer.late = nn.ModuleList([Block(config) for _ in range(2)])
+        for i in range(2):
+            self.add_module(f"gate_{i}", nn.Linear(4, 4))
+            self.register_buffer("seen" + str(i), torch.zeros(()))
+        self.store, self.config.gain = {}, 0.5
+        self.store["lm_head"] = 3
+        self.gate_0.forward = self.gate_1.forward
+        self.lm_head.weight.data.mul_(0.5)
+        self.lm_head.weight.lr_scale = 0.1
+        self.transformer.wte.weight.register_hook(lambda g: g * 0.5)
+        for part in (self.gate_0, self.gate_1):
+            part.register_forward_hook(lambda m, i, o: o * 2)
+        kinds = {type(part).__name__ for part in self.transformer.h}
+        text = "{} of {:.2f}".format(len(kinds), 0.5)
+        counts = {}
+        counts.update({"a": 1})
+        counts["a"] += 1
+        """
+    ),
+    "copies, enumerations and types": extra(
+        '''
+        import copy
+        import enum
+
+
+        class Mode(enum.Enum):
+            PLAIN = 1
+            MIXED = 2
+
+
+        class Mixer(nn.Module):
+            """One of several copies."""
+
+            def __init__(self, of: nn.Module, mode: Mode = Mode.PLAIN, kind: type = nn.Linear):
+                super().__init__()
+                self.inner = copy.deepcopy(of)
+                self.mode, self.kind = Mode(2), kind
+                self.again = isinstance(kind, type) and type(of) is type(self)
+
+            def twin(self):
+                return type(self)(self.inner, mode=self.mode)
+        '''
+    ),
+    "docstrings of several functions": extra(
+        "".join(
+            f"def f{i}(x):\n    {('Mixes the streams by the gate of its layer. ' * 16)!r}\n"
+            "    return x\n\n\n"
+            for i in range(5)
+        )
     ),
     "collections up to the limit": extra(f"A = {list(range(64))}\nB = {'a' * 200!r}"),
 }

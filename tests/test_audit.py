@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -110,7 +111,9 @@ def test_rounding_passes(spans: list[Span]) -> None:
     ],
 )
 def test_cheats_have_their_category(forward: Forward, category: str, spans: list[Span]) -> None:
-    assert verdict(forward, spans).void == category
+    found = verdict(forward, spans)
+    assert found.void == category
+    json.dumps(found.facts, allow_nan=False)
 
 
 def test_a_small_gain_everywhere_is_seen_in_the_mean(spans: list[Span]) -> None:
@@ -132,7 +135,9 @@ def test_what_is_not_a_number_does_not_pass(spans: list[Span]) -> None:
     def broken(idx: Tensor) -> Tensor:
         return torch.full((*idx.shape, WIDTH), math.nan)
 
-    assert audit(scored(honest, spans), served(broken), 800, 5).void == "depends on the batch"
+    found = audit(scored(honest, spans), served(broken), 800, 5)
+    assert found.void == "depends on the batch"
+    json.dumps(found.facts, allow_nan=False)
 
 
 def test_each_question_holds_the_prefix_and_random_tokens(spans: list[Span]) -> None:

@@ -329,6 +329,29 @@ def test_compiling_for_too_long_leaves_the_verdict_to_the_time_without(
     assert report.facts["step_ratio"] == pytest.approx(report.facts["step_s"] / 0.01)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "said"),
+    [
+        (("0",), "would take 2 minutes (1 s a step); the stage has 60 s. Do less"),
+        (
+            ("0", "1"),
+            "would take 2 minutes on 2 GPUs, 240 GPU-seconds (1 s a step); the stage has 60 s "
+            "on each, 120 GPU-seconds. Do less",
+        ),
+    ],
+)
+def test_the_limit_is_one_of_gpu_seconds(gpus: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    check = a_check(tmp_path, tmp_path, gpus=gpus, limit_s=60.0)
+    result = dict.fromkeys(preflight.FACTS, 0.0) | {"steps": 120, "step_s": 1.0}
+    for test_s, found in ((60.0, 0), (120.0, 1)):
+        report = preflight.Report()
+        check._judge(result | {"test_s": test_s}, {"step_s": 1.0}, report)
+        assert len(report.findings) == found
+        assert report.facts["test_gpu_s"] == test_s * len(gpus)
+        assert report.facts["limit_gpu_s"] == 60.0 * len(gpus)
+    assert said in report.findings[0]["message"]
+
+
 GIB = 2**30
 FULL = {
     "rule": "memory", "line": 163, "held_bytes": 78 * GIB, "asked_bytes": 2 * GIB,

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import pytest
 from prepared import shakespeare_dir
 
 from harness.jobs.processes import run_mark
+from harness.task import find_tasks
 from harness.workspace import RunPaths
 
 ROOT = Path(__file__).parents[1]
@@ -98,9 +99,72 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             process.wait(20)
 
 
-def test_a_whole_test_trains_and_scores(server: Server) -> None:
-    session = server.session()
-    session.call("test", wait_s=0)
+BASELINES = {b.name: b.edits for b in find_tasks(ROOT / "tasks")[TASK].all_baselines()}
+LINE = {"filename": FILE, "start_line": 164, "end_line": 164}
+EDITS: dict[str, dict[str, Sequence[dict[str, Any]]]] = {
+    "test_a_whole_test_trains_and_scores": {"": []},
+    "test_the_baselines_edits_are_accepted_and_train": BASELINES,
+    "test_a_stage_killed_in_the_middle_of_training": {
+        "": [
+            {
+                "op": "insert",
+                "filename": FILE,
+                "after_line": 161,
+                "content": "        while self.training and int(self.step) == 5: pass",
+            }
+        ]
+    },
+    "test_an_exception_of_the_edit_is_shown_with_its_line": {
+        "": [
+            {
+                "op": "replace",
+                **LINE,
+                "content": "            x = block(x) if self.step != 7 else self.missing",
+            }
+        ]
+    },
+    "test_what_the_contract_finds_costs_nothing": {
+        "": [
+            {
+                "op": "insert",
+                "filename": FILE,
+                "after_line": 164,
+                "content": "        x = x + 0.01 * x.mean(1, keepdim=True)",
+            }
+        ]
+    },
+}
+"""What the tests' sessions edit before they call `test`, by test and by name."""
+
+
+@pytest.fixture(scope="module")
+def begun(server: Server, request: pytest.FixtureRequest) -> dict[str, dict[str, Session]]:
+    """The sessions of the tests that are to be run, each with its test called.
+
+    They wait for one another in the server's queues, so that the checks of one go on beside the
+    training of another: half the time of one after the other.
+    """
+    chosen = {item.name for item in request.session.items}
+    sessions: dict[str, dict[str, Session]] = {}
+    for test, edits in EDITS.items():
+        for name, steps in edits.items() if test in chosen else ():
+            session = server.session()
+            for edit in steps:
+                answer = session.call("edit", **edit)
+                assert answer["ok"], answer["text"]
+                assert "WARNING" not in answer["text"]
+            session.call("test", wait_s=0)
+            sessions.setdefault(test, {})[name] = session
+    return sessions
+
+
+@pytest.fixture
+def session(begun: dict[str, dict[str, Session]], request: pytest.FixtureRequest) -> Session:
+    """The test's own one."""
+    return begun[request.node.name][""]
+
+
+def test_a_whole_test_trains_and_scores(session: Session) -> None:
     session.finished()
     answer = session.call("test")  # the same files: the result again
     metrics = answer["data"]["metrics"]
@@ -146,26 +210,13 @@ def test_a_whole_tiny_test_learns_within_its_time(server: Server) -> None:
     assert seconds <= 90, f"load average {os.getloadavg()}, stages {stages}"
 
 
-def test_the_baselines_edits_are_accepted_and_train(server: Server) -> None:
-    from harness.task import find_tasks
-
-    task = find_tasks(ROOT / "tasks")[TASK]
-    for baseline in task.all_baselines():
-        session = server.session()
-        assert baseline.edits
-        for edit in baseline.edits:
-            answer = session.call("edit", **edit)
-            assert answer["ok"], answer["text"]
-            assert "WARNING" not in answer["text"]
-        session.call("test", wait_s=50)
-        assert session.finished()["data"]["scored"], baseline.name
+def test_the_baselines_edits_are_accepted_and_train(begun: dict[str, dict[str, Session]]) -> None:
+    assert all(BASELINES.values())
+    for name, session in begun["test_the_baselines_edits_are_accepted_and_train"].items():
+        assert session.finished()["data"]["scored"], name
 
 
-def test_a_stage_killed_in_the_middle_of_training(server: Server) -> None:
-    session = server.session()
-    stall = "        while self.training and int(self.step) == 5: pass"
-    session.call("edit", op="insert", filename=FILE, after_line=161, content=stall)
-    session.call("test", wait_s=0)
+def test_a_stage_killed_in_the_middle_of_training(session: Session) -> None:
     os.killpg(os.getpgid(_training_process(session.run_dir).pid), signal.SIGKILL)
     answer = session.call("test", wait_s=50)
     assert answer["ok"]
@@ -191,17 +242,7 @@ def _training_process(run_dir: Path) -> psutil.Process:
     raise AssertionError("no training process appeared")
 
 
-def test_an_exception_of_the_edit_is_shown_with_its_line(server: Server) -> None:
-    session = server.session()
-    session.call(
-        "edit",
-        op="replace",
-        filename=FILE,
-        start_line=164,
-        end_line=164,
-        content="            x = block(x) + (self.missing if int(self.step) == 7 else 0)",
-    )
-    session.call("test", wait_s=50)
+def test_an_exception_of_the_edit_is_shown_with_its_line(session: Session) -> None:
     text = session.finished()["text"]
     assert "[COMMAND FAILED exit=1]" in text
     assert "AttributeError: 'GPT' object has no attribute 'missing'" in text
@@ -209,10 +250,7 @@ def test_an_exception_of_the_edit_is_shown_with_its_line(server: Server) -> None
     assert str(session.server.state) not in text
 
 
-def test_what_the_contract_finds_costs_nothing(server: Server) -> None:
-    session = server.session()
-    leak = "        x = x + 0.01 * x.mean(1, keepdim=True)"
-    session.call("edit", op="insert", filename=FILE, after_line=164, content=leak)
+def test_what_the_contract_finds_costs_nothing(session: Session) -> None:
     answer = session.call("test", wait_s=50)
     while answer["ok"]:
         answer = session.call("test", wait_s=50)

@@ -21,7 +21,7 @@ from harness import sandbox
 from harness.jobs import limits
 from harness.jobs.plan import PlanStage
 from harness.sandbox import Confinement, Mount, Problem
-from harness.workspace import RunPaths
+from harness.workspace import RunPaths, remove_tree
 
 PROGRAM = sandbox.find()
 pytestmark = pytest.mark.skipif(
@@ -290,6 +290,26 @@ def test_deleted_files_count_as_long_as_they_are_open(run_one: Callable[..., Any
     )
     step = run_one(python(write), disk_bytes=30 << 20)
     assert step.reason == ["It was stopped: It wrote more than 30 MiB."]
+
+
+def test_many_empty_files_end_the_run(run_one: Callable[..., Any]) -> None:
+    write = "n = 0\nwhile True:\n    open(f'/harness/out/{n}', 'w').close(); n += 1"
+    step = run_one(python(write), disk_bytes=1 << 20)
+    assert step.reason == ["It was stopped: It wrote more than 1 MiB."]
+
+
+def test_folders_too_deep_to_be_named_end_the_run_and_can_be_removed(
+    run_one: Callable[..., Any], tmp_path: Path
+) -> None:
+    nest = (
+        "import os, time\nos.chdir('/harness/out')\nfor _ in range(3000):\n"
+        "    os.mkdir('d'); os.chdir('d')\ntime.sleep(20)"
+    )
+    step = run_one(python(nest))
+    assert step.state == "failed"
+    assert "folders in folders" in step.reason[0]
+    remove_tree(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_too_much_memory_ends_the_run(run_one: Callable[..., Any]) -> None:

@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 
 from harness.checks.scopes import Binding, Names, collect
 from harness.checks.structure import Function, Structure, children, read_structure, walk
 from harness.regions import EditableFile
+
+Path = tuple[str, ...]
+"""Attributes from an object on: `("transformer", "ln_f")` of `self.transformer.ln_f`."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What locked code reads off the instances of one class, and so expects to find there."""
+
+    read: frozenset[Path] = frozenset()
+    """each object on the way too: `("transformer",)` of `self.transformer.ln_f(x)`"""
+    called: frozenset[Path] = frozenset()
+
+    def holds(self, path: Path) -> bool:
+        """Whether it is an object that has parts among its attributes, and is none itself."""
+        return path in self.read and path not in self.called
+
+    def names(self, path: Path) -> frozenset[str]:
+        """What locked code reads off the object at `path`."""
+        length = len(path)
+        return frozenset(p[length] for p in self.read if len(p) > length and p[:length] == path)
+
+
+NO_PARTS = Parts()
 
 
 @dataclass(frozen=True)
@@ -29,6 +54,8 @@ class LockedFacts:
     """by class: what it defines, and what locked code calls on a plain name, `model.eval()`"""
     module_attributes: frozenset[str]
     """read from modules: `cross_entropy` of `F.cross_entropy(…)`"""
+    parts: dict[str, Parts]
+    """by class: what locked code uses of its instances"""
     locked_methods: frozenset[str]
     """defined by a locked class"""
     shared_attributes: frozenset[str]
@@ -68,14 +95,19 @@ def locked_facts(pristine: EditableFile) -> LockedFacts:
             if isinstance(node, ast.ClassDef) and not structure.is_region(node)
         },
         module_attributes=of_modules,
+        parts={
+            node.name: _parts(structure, node)
+            for node in structure.tree.body
+            if isinstance(node, ast.ClassDef) and not structure.is_region(node)
+        },
         locked_methods=frozenset(_locked_methods(structure)),
         shared_attributes=of_modules | _shared_attributes(structure),
     )
 
 
-def _locked_nodes(structure: Structure) -> list[ast.AST]:
+def _locked_nodes(structure: Structure, within: ast.AST | None = None) -> list[ast.AST]:
     found: list[ast.AST] = []
-    pending: list[ast.AST] = [structure.tree]
+    pending: list[ast.AST] = [within or structure.tree]
     while pending:
         node = pending.pop()
         if not structure.is_region(node):
@@ -142,6 +174,43 @@ def _instance_names(structure: Structure) -> set[str]:
         ):
             names.update(target.id for target in node.targets if isinstance(target, ast.Name))
     return names
+
+
+def _parts(structure: Structure, owner: ast.ClassDef) -> Parts:
+    """What locked methods read off `self`, and other locked code off the names of instances."""
+    inside = _locked_nodes(structure, owner)
+    within = set(map(id, inside))
+    outside = [node for node in _locked_nodes(structure) if id(node) not in within]
+    instances = {
+        target.id
+        for node in outside
+        if isinstance(node, ast.Assign)
+        and any(
+            isinstance(made, ast.Call) and getattr(made.func, "id", "") == owner.name
+            for made in walk(node.value)
+        )
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    read: set[Path] = set()
+    called: set[Path] = set()
+    for nodes, names in ((inside, {"self"}), (outside, instances)):
+        for node in nodes:
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+                path = _path(node, names)
+                read.update(path[:end] for end in range(1, len(path) + 1))
+            elif isinstance(node, ast.Call):
+                called.add(_path(node.func, names))
+    return Parts(frozenset(read), frozenset(called - {()}))
+
+
+def _path(node: ast.expr, names: Collection[str]) -> Path:
+    """The attributes that an expression leads through from one of `names` on; else empty."""
+    path: list[str] = []
+    while isinstance(node, ast.Attribute):
+        path.insert(0, node.attr)
+        node = node.value
+    return tuple(path) if isinstance(node, ast.Name) and node.id in names else ()
 
 
 def _called_on_names(structure: Structure) -> frozenset[str]:

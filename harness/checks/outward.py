@@ -50,9 +50,28 @@ SUPER_DUNDERS = ORDINARY_DUNDERS | frozenset(
 """Those that a class of the region may call on `super()` as well."""
 
 INTERCEPTORS = frozenset(
-    {"__torch_function__", "__torch_dispatch__", "__getattribute__", "__prepare__"}
+    f"__{name}__"
+    for name in _words(
+        """torch_function torch_dispatch getattribute prepare match_args instancecheck
+        subclasscheck subclasshook reduce reduce_ex getstate getnewargs getnewargs_ex"""
+    )
 )
-"""Methods by which an object takes over what others do with it."""
+"""Methods by which an object takes over what others do with it: which attributes a pattern reads,
+what an `isinstance` says, what a copy calls and assigns."""
+
+MUTATORS = _words("update pop popitem clear setdefault __setitem__ __delitem__")
+"""Methods of Python's mappings that put something else in place of what they hold."""
+
+ENUMS = "enum."
+"""What begins so makes a class out of a text and a dict, if it is called with both."""
+
+ANNOUNCES = "register"
+"""The method by which an abstract class takes others for its own."""
+
+FORMATS = frozenset({"format", "format_map"})
+"""Methods of a text that read the attributes which it names: `"{0.name}".format(…)`."""
+
+FIELD_ATTRIBUTE = re.compile(r"\.(\w+)")
 
 TELLTALE = re.compile(
     r"__(globals|builtins|dict|code|closure|subclasses|mro|import|getattribute|traceback"

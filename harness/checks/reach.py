@@ -15,10 +15,15 @@ import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 
-from harness.checks.facts import LockedFacts
+from harness.checks.facts import NO_PARTS, LockedFacts, Path
 from harness.checks.outward import (
+    ANNOUNCES,
+    ENUMS,
+    FIELD_ATTRIBUTE,
+    FORMATS,
     INTERCEPTORS,
     INTROSPECTION,
+    MUTATORS,
     NAMED_ACCESS,
     OUTWARD_MODULES,
     SCOPE_READERS,
@@ -46,6 +51,7 @@ class Reach(Resolver):
         self.facts, self.imports, self.report_to = facts, constraints.imports, report
         self.protected = frozenset(constraints.protected_attributes)
         self.forbidden = constraints.forbidden_attributes
+        self.setters = frozenset(constraints.setters)
         roots = {name.split(".")[0] for name in self.imports.allowed} if self.imports else set()
         self.foreign = {
             name
@@ -57,6 +63,8 @@ class Reach(Resolver):
         self.decorators: set[int] = set()
         self.silent = True
         self.locked_class = ""
+        self.parts = NO_PARTS
+        self.annotation = False
         self.depth = 0
 
     def check(self, code: Sequence[Placed], local: Sequence[Scope], locked_class: str) -> None:
@@ -65,6 +73,7 @@ class Reach(Resolver):
         `locked_class` is the class around them; empty if there is none.
         """
         self.locked_class = locked_class
+        self.parts = self.facts.parts.get(locked_class, NO_PARTS)
         self.scopes[1:] = local
         self.depth = len(self.scopes)
         # A closure may use an alias that is made below it: the first round only learns them.
@@ -95,6 +104,14 @@ class Reach(Resolver):
                 self._module_value(node)
             case ast.Call():
                 self._call(node)
+            case ast.Subscript(ctx=ast.Store() | ast.Del()):
+                self._item(node)
+                self.visit_all(children(node))
+            case ast.AnnAssign():
+                self.visit(node.target)
+                self._visit_annotation(node.annotation)
+                self.visit_all([node.value])
+                self._assignments(node)
             case ast.Constant(value=str(text)):
                 if TELLTALE.search(text):
                     self._introspection(node, f"the text {text[:40]!r}")
@@ -133,6 +150,11 @@ class Reach(Resolver):
             case _:
                 self.visit_all(children(node))
                 self._assignments(node)
+
+    def _visit_annotation(self, node: ast.AST | None) -> None:
+        before, self.annotation = self.annotation, True
+        self.visit_all([node])
+        self.annotation = before
 
     def _assignments(self, node: ast.AST) -> None:
         match node:
@@ -212,9 +234,10 @@ class Reach(Resolver):
     ) -> None:
         self.visit_all([*arguments.defaults, *arguments.kw_defaults])
         parameters = parameter_names(arguments)
-        self.visit_all([parameter.annotation for parameter in parameters])
+        for parameter in parameters:
+            self._visit_annotation(parameter.annotation)
         if not isinstance(node, ast.Lambda):
-            self.visit_all([node.returns])
+            self._visit_annotation(node.returns)
         bound = [Binding(parameter.arg, parameter.lineno) for parameter in parameters]
         bound += collect(body, deep=False).bound
         if id(node) not in self.kept:
@@ -246,6 +269,8 @@ class Reach(Resolver):
                 self._introspection(node, f"`{name}`")
             elif name in NAMED_ACCESS and not called:
                 self._introspection(node, f"`{name}` under another name")
+            elif name == "type" and not (called or self.annotation):
+                self._introspection(node, "`type` under another name makes classes, which")
         if is_dunder(name) and name not in ("__name__", "__class__", "__debug__"):
             self._introspection(node, f"`{name}`")
 
@@ -253,8 +278,12 @@ class Reach(Resolver):
         for keyword in node.keywords:
             if keyword.arg in (None, "metaclass"):
                 self._introspection(node, "a class with a metaclass")
-        if any(isinstance(base, ast.Name) and base.id == "type" for base in node.bases):
+        bases = [self.dotted(base) or "" for base in node.bases]
+        if CLASS in bases or any(getattr(base, "id", "") == "type" for base in node.bases):
             self._introspection(node, "a metaclass")
+        assigned = [part for part in node.body if isinstance(part, ast.Assign)]
+        if not assigned and any(base.startswith(ENUMS) for base in bases):
+            self._introspection(node, "an enumeration without members, which makes classes,")
         self._defined_name(node.name, node)
         decorators = [d.func if isinstance(d, ast.Call) else d for d in node.decorator_list]
         known = all((self.dotted(d) or "<").split(".")[0] == "dataclasses" for d in decorators)
@@ -268,14 +297,29 @@ class Reach(Resolver):
     def _attribute_name(self, attr: str, node: ast.AST, base: ast.AST | None) -> None:
         if leads_out(attr, on_super=_is_super(base) and self._in_own_class()):
             self._introspection(node, f"`{attr}`")
-        own = base is not None and self.dotted(base) in (SELF, OWN)
+        owner = None if base is None else self.dotted(base)
+        # The model is not the region's own: what begins with an underscore is its inside.
+        own = owner == OWN or (owner == SELF and attr[0] != "_")
         if not own and any(map(partial(name_matches, name=attr), self.forbidden)):
             self.report(
                 "forbidden-name",
                 node,
                 f"`.{attr}` may not be used in a region, whatever object it is of: it may read or "
-                "write files",
+                "write files, or replace what locked code uses",
             )
+        if attr == ANNOUNCES and not own:
+            self._patch(
+                node,
+                f"`{attr}` of an abstract class changes what others are taken for; "
+                "derive from the class instead",
+            )
+        literal = isinstance(base, ast.Constant)
+        if attr in FORMATS and not own:
+            text = base.value if isinstance(base, ast.Constant) else ""
+            if not literal:
+                self._introspection(node, f"`{attr}` of a text that may name any attribute")
+            for named in FIELD_ATTRIBUTE.findall(text) if isinstance(text, str) else ():
+                self._attribute_name(named, node, None)
 
     def _in_own_class(self) -> bool:
         return any(scope.is_class for scope in self.scopes[self.depth :])
@@ -283,6 +327,15 @@ class Reach(Resolver):
     def _methods(self) -> frozenset[str]:
         """Attributes of the model that locked code calls."""
         return self.facts.methods.get(self.locked_class, frozenset()) | self.protected
+
+    def _path(self, owner: str | None) -> Path | None:
+        """The way from the model to a part of it; None if it is no part of the model."""
+        if owner is None or not owner.startswith(SELF):
+            return None
+        return tuple(owner.removeprefix(SELF).split(".")[1:])
+
+    def is_part(self, name: str) -> bool:
+        return self._path(name) in self.parts.called
 
     def _shared_names(self) -> frozenset[str]:
         """What locked code would find changed, were an object that can't be told one it shares."""
@@ -294,7 +347,13 @@ class Reach(Resolver):
         base = self.dotted(node.value)
         if isinstance(node.ctx, ast.Load):
             hook = node.attr.startswith("register_") and "hook" in node.attr
-            if hook and base is not None and _is_shared(base):
+            if hook and base is not None and self.is_part(base):
+                self._patch(
+                    node,
+                    f"a hook (`{node.attr}`) on a part that locked code calls changes what that "
+                    "does; register it on a module of your own",
+                )
+            elif hook and base is not None and _is_shared(base):
                 self._patch(
                     node,
                     f"a hook on the whole model (`{node.attr}`) sees what its caller passes; "
@@ -319,8 +378,11 @@ class Reach(Resolver):
     def _stored(self, node: ast.AST, base: ast.AST, attr: str) -> None:
         """An attribute of `base` that is assigned or deleted."""
         owner = self.dotted(base)
+        path = self._path(owner)
         if attr in INTERCEPTORS or attr == "__class__":
             self._introspection(node, f"assigning `{attr}`")
+        elif path is not None and (path in self.parts.called or (*path, attr) in self.parts.read):
+            self._replaces(node, path, attr)
         elif owner == SELF:
             if attr in self._methods():
                 self._patch(
@@ -330,8 +392,10 @@ class Reach(Resolver):
         elif owner is None or owner.startswith((SELF + ".", OWN + ".")):
             shared = self._shared_names()
             if owner is not None:
-                # A part of the model may have settings, and a forward, of its own.
-                shared = self.facts.locked_methods - {"forward"}
+                # A part of the model may have settings, and a forward, of its own; what is one
+                # of several may be such as locked code calls.
+                several = path is not None and self.parts.holds(path)
+                shared = self.facts.locked_methods - (set() if several else {"forward"})
             if attr in shared or is_dunder(attr):
                 self._patch(
                     node,
@@ -345,16 +409,85 @@ class Reach(Resolver):
                 "write a function or a subclass of your own instead",
             )
 
+    def _replaces(self, node: ast.AST, path: Path, attr: str) -> None:
+        """A part of the model that locked code uses is replaced or changed."""
+        if path in self.parts.called:
+            what = f"`{attr}` of `self.{'.'.join(path)}` is"
+        else:
+            what = f"`self.{'.'.join((*path, attr))}` is"
+        self._patch(
+            node,
+            f"{what} what locked code made and uses, and scoring expects; leave it as it is, and "
+            "give yours another name",
+        )
+
+    def _item(self, node: ast.Subscript) -> None:
+        """`base[index]` that is assigned or deleted."""
+        owner = self.dotted(node.value)
+        path = self._path(owner)
+        if path is not None:
+            key = node.slice.value if isinstance(node.slice, ast.Constant) else None
+            if path and self.parts.holds(path) and not isinstance(key, str):
+                self._replaces(node, path, "[…]")
+            elif path and isinstance(key, str) and (*path, key) in self.parts.read:
+                self._replaces(node, path, key)
+        elif owner is not None and not is_safe(owner):
+            self._patch(
+                node,
+                f"assigns an item of `{owner.removeprefix('<locked>.')}`, which locked code "
+                "shares; write into an object of your own instead",
+            )
+
+    def _sets(self, node: ast.Call, function: ast.Attribute) -> None:
+        """A method that puts something in place of a part of the model, by its name or in bulk."""
+        path = self._path(self.dotted(function.value))
+        if path is None:
+            return
+        if function.attr in MUTATORS and path and self.parts.holds(path):
+            self._replaces(node, path, f"{function.attr}()")
+        if function.attr in self.setters:
+            names = [*node.args[:1], *(keyword.value for keyword in node.keywords)]
+            for name in names:
+                for text in self._texts_in(name):
+                    *way, last = (*path, *text.split("."))
+                    self._named(node, function.value, tuple(way), last)
+
+    def _texts_in(self, name: ast.expr) -> Sequence[str]:
+        match name:
+            case ast.Constant(value=str(text)):
+                return [text]
+            case ast.Name(id=listed):
+                return self._texts_of(listed)
+        return []
+
+    def _named(self, node: ast.Call, base: ast.AST, way: Path, last: str) -> None:
+        if way == self._path(self.dotted(base)):
+            self._stored(node, base, last)
+        elif way in self.parts.called or (*way, last) in self.parts.read:
+            self._replaces(node, way, last)
+
     def _call(self, node: ast.Call) -> None:
         function = node.func
         arguments: list[ast.AST] = [*node.args, *node.keywords]
+        if isinstance(function, ast.Attribute):
+            self._sets(node, function)
+        made = self.dotted(function) or ""
+        if len(node.args) + len(node.keywords) > 1 and made.startswith(ENUMS):
+            self._introspection(node, f"`{made}` that makes a class")
+        elif made == CLASS and len(node.args) == 3:
+            self._introspection(node, "a class's class that makes another")
         match function:
             case ast.Name(id="hasattr") if node.args:
                 # It tells no more than a truth value, of a module as well.
                 self._inner(node.args[0])
                 arguments = arguments[1:]
-            case ast.Name(id="type") if len(node.args) > 1:
-                self._introspection(node, "`type` that makes a class")
+            case ast.Name(id="type") if self.lookup("type") == UNKNOWN:
+                if len(node.args) != 1 or isinstance(node.args[0], ast.Starred):
+                    self._introspection(node, "`type` that makes a class")
+            case ast.Name(id="isinstance" | "issubclass") if len(node.args) == 2:
+                self.visit(node.args[0])
+                self._visit_annotation(node.args[1])
+                arguments = []
             case ast.Name(id=("getattr" | "setattr" | "delattr") as name) if (
                 self.lookup(name) == UNKNOWN
             ):
@@ -408,10 +541,15 @@ class Reach(Resolver):
                 self.visit_all([base, name])
         return rest[2:]
 
+    def _used(self, owner: str | None) -> frozenset[str]:
+        """What locked code reads off an object of the model."""
+        path = self._path(owner)
+        return frozenset() if path is None else self.parts.names(path)
+
     def _harmless(self, prefix: str, base: ast.AST) -> bool:
         """Whether no name that begins so leads anywhere: `scale_` of `f"scale_{i}"`."""
         owner = self.dotted(base)
-        taken = self._methods() | self.facts.module_attributes | INTROSPECTION
+        taken = self._methods() | self.facts.module_attributes | INTROSPECTION | self._used(owner)
         taken |= self._shared_names() if owner is None else set()
         taken |= {name.rstrip("*") for name in self.forbidden}
         return (
@@ -425,7 +563,7 @@ class Reach(Resolver):
     def _all_harmless(self, names: Collection[str], base: ast.AST) -> bool:
         """Whether a name stands for some of these texts, and none of them leads anywhere."""
         owner = self.dotted(base)
-        taken = self._methods() | self.facts.module_attributes
+        taken = self._methods() | self.facts.module_attributes | self._used(owner)
         taken |= self._shared_names() if owner is None else set()
         return (
             bool(names)

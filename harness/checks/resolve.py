@@ -94,9 +94,11 @@ class Resolver:
                 return CLASS
             case ast.Attribute(value=value, attr=attr):
                 return self._attribute(value, attr)
-            case ast.Subscript(value=ast.Attribute() | ast.Name() as value) if (
+            case ast.Subscript(value=ast.Attribute() | ast.Name() as value, slice=index) if (
                 self.dotted(value) or ""
             ).startswith(SELF + "."):
+                if isinstance(index, ast.Constant) and isinstance(index.value, str):
+                    return self._attribute(value, index.value)  # as module containers have it
                 return self.dotted(value)
             case ast.Call(func=ast.Name(id="type"), args=[_]):
                 return CLASS
@@ -125,8 +127,8 @@ class Resolver:
         """What `module.parameters()` and its like hand out."""
         if owner is None or not owner.startswith(SELF):
             return None
-        # The modules of the model begin with the model.
-        return owner if "modules" in method else NEW
+        # The modules of the model begin with the model; whose children are is told by its owner.
+        return NEW if "parameters" in method or "buffers" in method else owner
 
     def among(self, node: ast.AST) -> str | None:
         """What a choice or a display of values may hand out."""
@@ -148,7 +150,18 @@ class Resolver:
         shared = [name for name in found if name and not is_safe(name)]
         if shared or None in found:
             return shared[0] if shared else None
-        return SELF if SELF in found else next((name for name in found if name != OWN), None)
+        return self._chief([name for name in found if name])
+
+    def _chief(self, names: Sequence[str]) -> str | None:
+        """Of several safe things that a value may be the one that most depends on."""
+        ranks = {OWN: 0, SELF: 3}
+        ranked = [(ranks.get(name, 2 if self.is_part(name) else 1), name) for name in names]
+        rank, name = max(ranked, key=lambda pair: pair[0], default=(0, None))
+        return name if rank else None
+
+    def is_part(self, name: str) -> bool:
+        """Whether locked code uses a part of the model; here none is known."""
+        return False
 
     def alias(self, target: ast.AST, value: ast.AST | None) -> None:
         """Remember that the names in `target` may stand for what `value` does."""
@@ -206,7 +219,7 @@ class Resolver:
             elif not is_safe(name):
                 scope.names[id] = name
             elif id not in scope.mixed:
-                scope.names[id] = SELF if SELF in (name, known) else name
+                scope.names[id] = self._chief([name, *([known] if known else [])]) or name
             return
 
 

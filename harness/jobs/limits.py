@@ -17,10 +17,16 @@ from pathlib import Path
 import psutil
 
 from harness.jobs.processes import descendants
+from harness.workspace import entries_below
 
 GIB = 1 << 30
 MEMORY_SHARE = 0.9
 """Of the machine's memory, where the task names no limit."""
+
+ENTRY_BYTES = 512
+"""What an entry takes besides its content, about."""
+DEEPEST = 1000
+"""Characters of a path below a folder of the run; the kernel knows none of more than 4095."""
 
 
 @dataclass(frozen=True)
@@ -59,17 +65,22 @@ def _deleted(pid: int) -> Iterable[tuple[tuple[int, int], int]]:
                 yield (status.st_dev, status.st_ino), status.st_blocks * 512
 
 
+class TooDeep(Exception):
+    """Folders in folders beyond what can be measured."""
+
+
 def folder_bytes(folders: Sequence[Path]) -> int:
-    """Disk that the files below the folders take; links are not followed."""
-    total, waiting = 0, [str(folder) for folder in folders]
-    while waiting:
-        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                with contextlib.suppress(OSError):
-                    if entry.is_dir(follow_symlinks=False):
-                        waiting.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_blocks * 512
+    """Disk that what lies below the folders takes; links are not followed. Raises TooDeep.
+
+    Each entry counts ENTRY_BYTES more, so that empty files have an end too.
+    """
+    total = 0
+    for folder in folders:
+        for entry in entries_below(folder):
+            if len(entry.path) > len(str(folder)) + DEEPEST:
+                raise TooDeep
+            with contextlib.suppress(OSError):
+                total += ENTRY_BYTES + entry.stat(follow_symlinks=False).st_blocks * 512
     return total
 
 
@@ -84,7 +95,11 @@ def excess(
         return f"It had more than {processes} processes."
     if use.memory_bytes > memory_bytes:
         return f"It held more than {memory_bytes / GIB:.1f} GiB of memory."
-    if folder_bytes(folders) + use.deleted_bytes > disk_bytes:
+    try:
+        written = folder_bytes(folders)
+    except TooDeep:
+        return f"It made folders in folders, with paths of more than {DEEPEST} characters."
+    if written + use.deleted_bytes > disk_bytes:
         return f"It wrote more than {_size(disk_bytes)}."
     return None
 

@@ -354,9 +354,9 @@ class _Steps:
     def step(self, role: Role) -> PlanStep:
         """A step, with the process that works beside it."""
         limits = self.stage.limits if self.stage else Limits()
-        limit = limits.seconds(role)
+        limit, memory = limits.seconds(role), limits.memory_bytes
         if self.task.contract is not None and role == "contract":
-            limit = self.task.contract.limit_s
+            limit, memory = self.task.contract.limit_s, self.task.contract.memory_bytes
         assert limit is not None  # load_task refuses a role without a limit
         beside = [r for r, main in COMPANIONS.items() if main == role and self._has(r)]
         keeps = self.stage.keeps if self.stage and role == "run" else ()
@@ -365,7 +365,7 @@ class _Steps:
             limit_s=limit,
             log_bytes=limits.log_bytes,
             disk_bytes=limits.disk_bytes if role in CONFINED or beside else None,
-            memory_bytes=limits.memory_bytes,
+            memory_bytes=memory,
             processes=limits.processes,
             companion=self.process(beside[0], LOG_BYTES) if beside else None,
             keeps=[PlanKeep(file=keep.file, bytes=keep.bytes) for keep in keeps],

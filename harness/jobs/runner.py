@@ -75,7 +75,14 @@ from harness.sandbox import Problem
 from harness.task import UNCOUNTED
 from harness.tracebacks import failure_reason
 from harness.transport.channel import LISTEN, Listener
-from harness.workspace import PROGRESS_NAME, RunPaths, StepPaths, read_regular, write_atomic
+from harness.workspace import (
+    PROGRESS_NAME,
+    RunPaths,
+    StepPaths,
+    read_regular,
+    remove_tree,
+    write_atomic,
+)
 
 EXIT_NO_PLAN = 2
 EXIT_BUSY = 3
@@ -151,7 +158,7 @@ class Runner:
             self.status.state = "refused"
         self.status.ended_at = utc_now()
         write_status(self.paths, self.status)
-        shutil.rmtree(self.paths.cache, ignore_errors=True)
+        remove_tree(self.paths.cache)
         return 0
 
     def _listen(self) -> None:
@@ -315,7 +322,7 @@ def _make_ready(paths: StepPaths, out: Path, *, fresh: bool) -> None:
     if paths.root.is_symlink() or (paths.root.exists() and not paths.root.is_dir()):
         paths.root.unlink()
     elif fresh and paths.root.exists():
-        shutil.rmtree(paths.root)
+        remove_tree(paths.root)
     paths.root.mkdir(parents=True, exist_ok=True)
     progress = out / PROGRESS_NAME
     if progress.is_symlink() or (progress.exists() and not progress.is_dir()):

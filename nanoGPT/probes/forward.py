@@ -45,6 +45,10 @@ def forwards(subject: Subject, call: Call, report: Report) -> bool:
                     if tensor is not None and tensor.dtype is not torch.float32:
                         text = f"The {name} are {tensor.dtype}, not torch.float32"
                         report.add("forward-dtype", text, where=what)
+                    elif tensor is not None and type(tensor) is not Tensor:
+                        # Its methods would be the edit's where the loop calls them.
+                        text = f"The {name} are a {type(tensor).__name__}, not a torch.Tensor"
+                        report.add("forward-dtype", text, where=what)
                 if not logits.isfinite().all():
                     report.add("not-finite", "Some logits are not finite numbers", where=what)
                 elif given is not None:

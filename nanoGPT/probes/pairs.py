@@ -33,15 +33,17 @@ ADVICE = {
 }
 
 
-def repeats(subject: Subject, report: Report, call: Call, ids: Tensor, targets: Tensor) -> bool:
-    """Whether two equal forwards from the same state agree; says so if they do not.
+def repeats(
+    subject: Subject, report: Report, call: Call, ids: Tensor, targets: Tensor
+) -> Tensor | None:
+    """What a forward gives, if an equal one from the same state agrees; says so if it does not.
 
-    If they do not, state is kept where it cannot be put back, and no pair would mean anything.
+    If it does not, state is kept where it cannot be put back, and no pair would mean anything.
     """
     first = subject.outputs(call, ids, targets)
     found = difference(first, subject.outputs(call, ids, targets))
     if found is None:
-        return True
+        return first
     report.add(
         "not-deterministic",
         "Two forwards of the same tokens from the same parameters, buffers and random states "
@@ -52,15 +54,24 @@ def repeats(subject: Subject, report: Report, call: Call, ids: Tensor, targets: 
         figure=found[0],
         warning=call.train,
     )
-    return False
+    return None
 
 
 def causality(
-    subject: Subject, report: Report, call: Call, ids: Tensor, targets: Tensor, cuts: Iterable[int]
+    subject: Subject,
+    report: Report,
+    call: Call,
+    ids: Tensor,
+    targets: Tensor,
+    cuts: Iterable[int],
+    base: Tensor | None = None,
 ) -> None:
-    """Changing tokens from each of `cuts` on leaves all positions before it alone."""
+    """Changing tokens from each of `cuts` on leaves all positions before it alone.
+
+    `base` is what the unchanged tokens give, where that is known.
+    """
     t = ids.shape[1]
-    base = subject.outputs(call, ids, targets)
+    base = subject.outputs(call, ids, targets) if base is None else base
     for n, cut in enumerate(cuts):
         end = cut + 1 if n % 2 or cut == t - 1 else t
         changed = ids.clone()
@@ -122,11 +133,19 @@ def locate(subject: Subject, call: Call, pair: Sequence[Tensor], targets: Tensor
 
 
 def rows(
-    subject: Subject, report: Report, call: Call, ids: Tensor, targets: Tensor, row: int
+    subject: Subject,
+    report: Report,
+    call: Call,
+    ids: Tensor,
+    targets: Tensor,
+    row: int,
+    base: Tensor,
 ) -> None:
-    """Changing all other rows leaves `row` alone; in training this is only a warning."""
+    """Changing all other rows leaves `row` alone; in training this is only a warning.
+
+    `base` is what the unchanged rows give.
+    """
     b, t = ids.shape
-    base = subject.outputs(call, ids, targets)
     changed = subject.other(ids)
     if torch.equal(ids[0], ids[1]):  # rows with a common beginning, as answers to one question
         changed[:, : t // 2] = ids[:, : t // 2]
@@ -262,11 +281,12 @@ def independence(
         with report.guard(rule, where, lenient=lenient, warning=rule == "autocast"):
             ids = subject.ids(kinds[n % 4], 3, block)
             targets = subject.other(ids)
-            if not repeats(subject, report, call, ids, targets):
+            base = repeats(subject, report, call, ids, targets)
+            if base is None:
                 continue
             cuts = (1, block - 1, block // 3, block // 2, block - 2)
-            causality(subject, report, call, ids, targets, cuts[:3] if n % 2 else cuts[2:])
-            rows(subject, report, call, ids, targets, n % 3)
+            causality(subject, report, call, ids, targets, cuts[:3] if n % 2 else cuts[2:], base)
+            rows(subject, report, call, ids, targets, n % 3, base)
             if call.targets and n % 2 == 0:
                 labels(subject, report, call, ids, targets)
             short = subject.ids(kinds[(n + 1) % 4], 3, t := lengths[n % 6])
@@ -280,9 +300,10 @@ def sweep(subject: Subject, report: Report, call: Call) -> None:
     with report.guard("exception", f"{call}, {subject.state}"):
         ids = subject.ids("natural", 2, block)
         targets = subject.other(ids)
-        if not repeats(subject, report, call, ids, targets):
+        base = repeats(subject, report, call, ids, targets)
+        if base is None:
             return
-        causality(subject, report, call, ids, targets, range(1, block))
+        causality(subject, report, call, ids, targets, range(1, block), base)
         for t in range(2, block):
             ids = subject.ids("random", 1, t)
             causality(subject, report, call, ids, subject.other(ids), (t // 2,))
@@ -290,5 +311,6 @@ def sweep(subject: Subject, report: Report, call: Call) -> None:
         for b in (2, 4, 5, 6, 7, 8, 12, 16, 24, 32, 33, 64):
             ids = subject.ids("random", b, 6)
             targets = subject.other(ids)
-            causality(subject, report, call, ids, targets, (3,))
-            rows(subject, report, call, ids, targets, b - 1)
+            base = subject.outputs(call, ids, targets)
+            causality(subject, report, call, ids, targets, (3,), base)
+            rows(subject, report, call, ids, targets, b - 1, base)

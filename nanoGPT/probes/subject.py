@@ -58,9 +58,10 @@ class Subject:
         self.finite = False
         self._entering: list[Tensor] = []
         # The last LayerNorm sees what the block loop made, at all positions.
-        model.transformer.ln_f.register_forward_pre_hook(
+        self.watch: int = model.transformer.ln_f.register_forward_pre_hook(
             lambda _, inputs: self._entering.append(inputs[0])
-        )
+        ).id
+        """the hook's number"""
         self.keep()
 
     def keep(self, state: str | None = None) -> None:
@@ -109,7 +110,8 @@ class Subject:
         if restore:
             self.start(call)
         logits, _ = self.call(call, idx.clone(), targets.clone() if call.targets else None)
-        read: Tensor = logits.detach() if call.targets else self.entering
+        # A model may write its next states into the same memory.
+        read: Tensor = logits.detach() if call.targets else self.entering.clone()
         # Zero times infinity: a weight of zero keeps nothing out, in an honest model either.
         if self.finite and not read.isfinite().all():
             raise ArithmeticError("these parameters bring the model out of range")

@@ -41,6 +41,9 @@ MEAN = 2e-4
 MOST_MEAN = 1e-3
 """The largest that this limit becomes where the differences scatter."""
 
+FAR = 1e9
+"""Nats; what is not finite is said to be that far off, for the facts are JSON."""
+
 SHARES = {"uniform": 0.5, "highest": 0.25, "gains": 0.25}
 """How the positions are divided among the samples."""
 
@@ -260,7 +263,9 @@ def judge(differences: dict[str, Floats]) -> tuple[bool, dict[str, Any]]:
             "beyond": int(far.sum()),
             "allowed": allowed,
             "mean": float(near.mean()),
-            "largest": float(np.abs(np.nan_to_num(values, nan=np.inf)).max(initial=0.0)),
+            "largest": float(
+                np.minimum(np.abs(np.nan_to_num(values, nan=FAR)), FAR).max(initial=0)
+            ),
         }
         fits &= int(far.sum()) <= allowed
         if name == "uniform":
@@ -324,6 +329,6 @@ def audit(
     off = [int(p) for p in chosen if not abs(answers[int(p)] - recorded.losses[p]) <= TOLERANCE]
     off = off[:: max(1, len(off) // 32)] or [int(p) for p in chosen[:32]]
     alone = ask(fresh, model, [[question(p, whole=True)] for p in off], pad)
-    same = sum(abs(alone[p] - recorded.losses[p]) <= TOLERANCE for p in off)
+    same = sum(bool(abs(alone[p] - recorded.losses[p]) <= TOLERANCE) for p in off)
     facts["alone"] = {"positions": len(off), "as_scored": same}
     return Verdict(NOT_CAUSAL if same > len(off) / 2 else OF_THE_BATCH, facts)

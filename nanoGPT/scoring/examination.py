@@ -9,7 +9,7 @@ from collections.abc import Callable
 from scoring.audit import CHANGES, Recorded, audit, save_losses
 from scoring.model import ScoredModel
 from scoring.report import Report, Surroundings
-from scoring.served import Checkpoint, ServedModel, Sizes, ready
+from scoring.served import Checkpoint, ServedModel, Sizes, cost, ready
 
 AUDITED = 2048
 """Positions that are asked again, unless the task's script says otherwise."""
@@ -46,6 +46,7 @@ def examine(
         before = server.digest()
         report = measure(model)
         changed = server.digest() != before
+        spent = cost(checkpoint, sizes, server.flops())
     # A process of its own, started when the first is dead: neither can tell the other anything.
     with ServedModel(label, sizes) as fresh:
         fresh.load()
@@ -60,6 +61,10 @@ def examine(
         )
     save_losses(Recorded.of(model.scored), around.out / "reference", around.stage)
     report.void = CHANGES if changed else verdict.void
-    report.hidden["audit"] = verdict.facts | {"changed": changed, "category": report.void}
+    report.hidden["audit"] = verdict.facts | {
+        "changed": changed,
+        "category": report.void,
+        "cost": spent,
+    }
     report.write(around.out)
     print(f"audit: {sum(s['positions'] for s in verdict.facts['samples'].values())} positions")

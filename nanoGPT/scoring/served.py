@@ -8,6 +8,7 @@ shapes and dtypes were compared with what the file declares and with the unedite
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -83,7 +84,7 @@ def check_tensors(found: Tensors, declared: Tensors, unedited: Tensors, max_extr
         if found[name] != declared[name]:
             has, wants = _said(found[name]), _said(declared[name])
             raise ScoreError(f"the checkpoint has {has} as {name}; the file declares {wants}.")
-    held, usual = _numbers(found), _numbers({k: v for k, v in unedited.items() if k != TIED_HEAD})
+    held, usual = numbers(found), numbers({k: v for k, v in unedited.items() if k != TIED_HEAD})
     if held > usual * (1 + max_extra):
         raise ScoreError(
             f"the model holds {held:,} numbers in parameters and buffers, the unedited one "
@@ -91,8 +92,21 @@ def check_tensors(found: Tensors, declared: Tensors, unedited: Tensors, max_extr
         )
 
 
-def _numbers(tensors: Tensors) -> int:
-    return sum(int(np.prod(shape, dtype=np.int64)) for _, shape in tensors.values())
+def numbers(tensors: Tensors) -> int:
+    return sum(math.prod(shape) for _, shape in tensors.values())
+
+
+def cost(checkpoint: Checkpoint, sizes: Sizes, flops: float | None) -> dict[str, float | None]:
+    """What a model is made of, beside the unedited one: reported next to its scores.
+
+    `numbers` are those in parameters and buffers that are saved, counted in the checkpoint.
+    """
+    usual = {name: tensor for name, tensor in sizes.tensors.items() if name != TIED_HEAD}
+    return {
+        "numbers": numbers(checkpoint.tensors),
+        "unedited_numbers": numbers(usual),
+        "flops_per_token": flops,
+    }
 
 
 def _said(tensor: tuple[torch.dtype, tuple[int, ...]] | None) -> str:
@@ -186,6 +200,11 @@ class ServedModel:
     def digest(self) -> str:
         """Of its parameters and buffers, as the process itself says."""
         return str(self._facts("digest").get("sha256"))[:64]
+
+    def flops(self) -> float | None:
+        """Operations a token, of a forward over a whole context, as the process itself says."""
+        count = self._facts("flops").get("flops_per_token")
+        return float(count) if isinstance(count, int | float) and 0 <= count < 1e18 else None
 
     def _facts(self, call: str, **args: Any) -> dict[str, Any]:
         with _explained():

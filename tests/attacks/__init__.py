@@ -1,0 +1,1 @@
+"""Edits that try to spoil a score, honest edits beside them, and what plays both."""
