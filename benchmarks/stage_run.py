@@ -93,10 +93,7 @@ def own_copy(folder: Path, profile: str, windows: int, extra: list[str]) -> Task
     shutil.copytree(ROOT / "tasks" / TASK, folder / "tasks" / TASK, ignore=left_out)
     scripts = folder / "tasks" / TASK / "scripts"
     with (scripts / f"settings_{profile}.sh").open("a") as file:
-        file.write(f"settings+=({' '.join(extra)})\n")
-    script = scripts / f"gpt_{profile}.sh"
-    text = script.read_text()
-    script.write_text(text.replace("--max-extra", f"--max-windows={windows} --max-extra"))
+        file.write(f"settings+=({' '.join(extra)})\nscoring+=(--max-windows={windows})\n")
     return load_task(folder / "tasks" / TASK)
 
 
