@@ -4,9 +4,10 @@
 
 Runs the stage's own script as a test would, `reference` and then `preflight`, each case by itself,
 and prints a Markdown table. The transcript is a recorded session: its versions are the file as it
-stood at the first test and at the end; `-capped` means no more memory than --cap-gib. `cold` begins with an empty cache, and the cases
-after it find what it measured. With --gpus 0,1 the work of one of two ranks is measured, on the
-first GPU. Needs torch, numpy, psutil and this checkout, no installed harness.
+stood at the first test and at the end; `-capped` means no more memory than --cap-gib. `cold` begins
+with an empty cache, and the cases after it find what it measured. With --gpus 0,1 the work of one
+of two ranks is measured, on the first GPU. Needs torch, numpy, psutil and this checkout, no
+installed harness.
 """
 
 from __future__ import annotations
