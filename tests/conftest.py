@@ -31,7 +31,9 @@ TOY_TASKS = Path(__file__).parent / "tasks"
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--short-attacks", action="store_true", help="play attacks without checks and second stage"
+        "--short-attacks",
+        action="store_true",
+        help="honest edits: no checks, no second stage",
     )
 
 

@@ -1,7 +1,8 @@
 """The attack suite: no edit spoils a score, no honest edit is refused.
 
-`make test` plays one case for each defence, without the checks that it gets past (short.py);
-`make attacks` plays all of them through the whole path.
+A case that a check refuses is played through the whole path; any other one without the checks
+(short.py), whose rules on the text mostly refuse it too, so that what stands behind them is tried.
+`make test` plays one case for each defence, `make attacks` all of them.
 """
 
 from __future__ import annotations
@@ -66,9 +67,8 @@ class Table:
 
     def arena(self, item: pytest.Item, case: Case | str) -> Arena:
         """`shortened` if only what stands behind the checks is asked for."""
-        quick = "one_attack" in item.name or item.config.getoption("--short-attacks")
-        whole = isinstance(case, Case) and by_check(case)
-        found: Arena = self.request.getfixturevalue("shortened" if quick and not whole else "full")
+        short = not by_check(case) if isinstance(case, Case) else _short(item)
+        found: Arena = self.request.getfixturevalue("shortened" if short else "full")
         return found
 
     def begin(self) -> None:
@@ -76,12 +76,11 @@ class Table:
         items = self.request.session.items
         for item in items[items.index(self.request.node) :][: 1 + AHEAD]:
             callspec = getattr(item, "callspec", None)
-            for case in callspec.params.values() if callspec else ():
-                arena = self.arena(item, case)
-                if isinstance(case, Case):
-                    arena.begin(case.name, case.edit)
-                else:
-                    arena.begin_twin(case)
+            params = callspec.params if callspec else {}
+            if (case := params.get("case")) is not None:
+                self.arena(item, case).begin(case.name, case.edit)
+            elif (name := params.get("name")) is not None:
+                self.arena(item, name).begin_twin(name)
 
     def judge(self, case: Case) -> str:
         self.begin()
@@ -91,6 +90,10 @@ class Table:
 @pytest.fixture
 def table(request: pytest.FixtureRequest) -> Table:
     return Table(request)
+
+
+def _short(item: pytest.Item) -> bool:
+    return bool(item.config.getoption("--short-attacks"))
 
 
 def by_check(case: Case) -> bool:

@@ -393,11 +393,12 @@ class StepAttempt:
             with os.fdopen(os.dup(fd), "wb") as file:
                 file.write(b"".join(part.encode() + b"\0" for part in command.sandbox[1:]))
             os.lseek(fd, 0, os.SEEK_SET)
-            argv = [command.sandbox[0], "--args", str(fd), "--", *argv]
+            argv = ["bwrap", "--args", str(fd), "--", *argv]
             fds.append(fd)
         try:
             return subprocess.Popen(
                 argv,
+                executable=command.sandbox[0] if command.sandbox else None,
                 cwd=command.cwd,
                 env=command.env | env,
                 stdin=subprocess.DEVNULL,

@@ -352,7 +352,7 @@ def _start(channel: int, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """A process as HARNESS_SERVER describes it, with the file descriptor as its channel."""
     plan = json.loads(Path(os.environ[SERVER]).read_text(encoding="utf-8"))
     own = dict(env) | {CHANNEL: f"fd:{channel}"}
-    argv, passed = list(plan["argv"]), [channel]
+    argv, passed, program = list(plan["argv"]), [channel], None
     if plan["sandbox"] is None:
         variables = plan["env"] | own
     else:
@@ -365,13 +365,14 @@ def _start(channel: int, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         fd = os.memfd_create("arguments", 0)
         os.write(fd, b"".join(part.encode() + b"\0" for part in sandbox_args))
         os.lseek(fd, 0, os.SEEK_SET)
-        argv = [program, "--args", str(fd), "--", *argv]
+        argv = ["bwrap", "--args", str(fd), "--", *argv]
         passed.append(fd)
     log = os.open(plan["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     passed.append(log)
     try:
         return subprocess.Popen(
             argv,
+            executable=program,
             cwd=plan["cwd"],
             env=variables,
             stdin=subprocess.DEVNULL,

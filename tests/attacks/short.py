@@ -1,7 +1,8 @@
 """A copy of the task without its checks and its second stage: what stands behind has to do alone.
 
-An attack that gets past the checks ends here as it would in the task, in a third of the time. The
-second stage is scored and audited by the same code as the first.
+An attack that some day gets past the rules on the text and the probes ends here as it would in the
+task, in a third of the time. Only the structure of the file is still checked. The second stage is
+scored and audited by the same code as the first.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ def make(repository: Path, folder: Path) -> Path:
         stage["limits"]["score_s"] = SCORE_S
         stage["roles"] = [role for role in stage["roles"] if role != "preflight"]
     del task["contract"]
+    for file in task["files"]:
+        del file["constraints"]
     task["profiles"] = {PROFILE: profile}
     task["metrics"] = [
         metric
