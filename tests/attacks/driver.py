@@ -330,13 +330,15 @@ class Arena:
         assert command.sandbox is not None
         inside = sandbox.limited(process.confinement, ["python", "probes.py", "@asked"])
         with tempfile.TemporaryFile() as file:
-            # From a file, as the runner does it: a command line can be seen inside.
+            # From a file and without its path, as the runner does it: a command line can be seen
+            # inside.
             file.write(b"".join(part.encode() + b"\0" for part in command.sandbox[1:]))
             file.flush()
             file.seek(0)
-            argv = [command.sandbox[0], "--args", str(file.fileno()), "--", *inside]
+            argv = ["bwrap", "--args", str(file.fileno()), "--", *inside]
             done = subprocess.run(
                 argv,
+                executable=command.sandbox[0],
                 cwd=command.cwd,
                 env=command.env,
                 stdin=subprocess.DEVNULL,
