@@ -56,10 +56,10 @@ def server_plan(folder: Path, settings: list[str], gpus: str) -> dict[str, objec
     program = sandbox.find()
     if isinstance(program, sandbox.Problem):
         print(f"no sandbox here: {program.reason}")
-        path = f"{ROOT / 'harness/transport'}"
+        path = f"{ROOT / 'nanoGPT'}:{ROOT / 'harness/transport'}"
         env |= {"PATH": os.environ["PATH"], "PYTHONPATH": path}
         env |= {"HARNESS_FILES": str(ROOT), "HARNESS_RUN_OUT": str(folder)}
-        command = [sys.executable, "-P", str(ROOT / "nanoGPT/model_server.py"), "--", *settings]
+        command = [sys.executable, "-P", "-m", "model_server", "--", *settings]
         return {"argv": command, "env": env, "cwd": "/", "sandbox": None}
     mounts = [
         Mount(source=str(ROOT / "nanoGPT"), target="/harness/files/nanoGPT"),
@@ -70,8 +70,9 @@ def server_plan(folder: Path, settings: list[str], gpus: str) -> dict[str, objec
         mounts=mounts, packages=packages, gpus=bool(gpus), file_bytes=16 << 20, chdir="/"
     )
     env = sandbox.environment() | env
+    env["PYTHONPATH"] += ":/harness/files/nanoGPT"
     env |= {"HARNESS_FILES": "/harness/files", "HARNESS_RUN_OUT": "/harness/run"}
-    command = ["python", "-P", "/harness/files/nanoGPT/model_server.py", "--", *settings]
+    command = ["python", "-P", "-m", "model_server", "--", *settings]
     return {
         "argv": sandbox.limited(confinement, command),
         "env": {},

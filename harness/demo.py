@@ -35,7 +35,10 @@ class DemoError(RuntimeError):
 
 
 def run(settings: Settings, task: Task, profile: str, baseline: Baseline, console: Console) -> None:
-    """Play the session, measure the unedited file, print both. Raises DemoError or DataError."""
+    """Play a session and beside it one without edits, print both. Raises DemoError or DataError.
+
+    Their tests run at the same time, unless they would share GPUs.
+    """
     began = time.monotonic()
     found = sandbox.find() if settings.sandbox != "none" else None
     if isinstance(found, sandbox.Problem):
@@ -46,11 +49,17 @@ def run(settings: Settings, task: Task, profile: str, baseline: Baseline, consol
     if not (settings.resolved_data_dir / task.profile(profile).data.name).is_dir():
         console.print("[bold]Preparing the data[/bold] (once)")
     prepare(task, profile, settings.resolved_data_dir)
+    at_once = not any(stage.gpus for stage in task.profile(profile).stages)
+    settings = settings.model_copy(update={"slots": 2 if at_once else 1})
     with running_server(settings, console) as url, httpx.Client(base_url=url, timeout=90) as http:
+        plain = _Player(http, task.name, profile, "demo (no edit)", console)
+        if at_once:
+            plain.begin_test()
         edited = _play(http, task, profile, baseline, console)
         console.rule("The unedited file, measured in the same way")
-        plain = _Player(http, task.name, profile, "demo (no edit)", console)
-        unedited = plain.test()
+        if not at_once:
+            plain.begin_test()
+        unedited = plain.finish_test()
         plain.call("submit", n=1)
     _closing_table(task, profile, baseline, unedited, edited, console)
     console.print(f"Done in {time.monotonic() - began:.0f} s. State: {settings.state_dir}")
@@ -84,7 +93,8 @@ def _play(
         answer = agent.call("edit", **edit)
         if not answer["ok"]:
             raise DemoError(f"the baseline's edit was refused: {answer['text'].splitlines()[0]}")
-    metrics = agent.test()
+    agent.begin_test()
+    metrics = agent.finish_test()
     agent.call("submit", n=1)
     return metrics
 
@@ -113,12 +123,15 @@ class _Player:
         self._console.print(Text("\n".join(lines), style=style))
         return answer
 
-    def test(self) -> dict[str, float]:
-        """Run a test to its end behind a progress bar; returns its visible metrics."""
-        self._console.print(Text("> test()", style="cyan"))
+    def begin_test(self) -> None:
+        """Start the session's first test."""
         answer = self._post("test", {"wait_s": 0})
         if not answer["ok"]:
             raise DemoError(answer["text"])
+
+    def finish_test(self) -> dict[str, float]:
+        """Wait for the first test behind a progress bar; returns its visible metrics."""
+        self._console.print(Text("> test()", style="cyan"))
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -128,7 +141,7 @@ class _Player:
         with Progress(*columns, console=self._console, transient=True) as bar:
             row = bar.add_task("starting", total=None)
             while True:
-                data = self._get_test(answer["data"]["test"])
+                data = self._get_test(1)
                 if data["state"] == "finished":
                     break
                 if data["state"] not in ("checking", "queued", "running"):
@@ -209,6 +222,7 @@ def running_server(settings: Settings, console: Console) -> Iterator[str]:
         "HARNESS_PORT": str(port),
         "HARNESS_HOST": "127.0.0.1",
         "HARNESS_SANDBOX": settings.sandbox,
+        "HARNESS_SLOTS": str(settings.slots),
         "HARNESS_STATE_DIR": str(state),
         "HARNESS_DATA_DIR": str(settings.resolved_data_dir),
         "HARNESS_TASKS_DIR": str(settings.tasks_dir.absolute()),

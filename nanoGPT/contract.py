@@ -36,8 +36,6 @@ and could change what this file reports. The audit after scoring is the boundary
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import itertools
 import json
 import logging
 import os
@@ -51,6 +49,7 @@ from typing import Any
 
 import torch
 
+from edited_file import import_file
 from probes import pairs
 from probes.forward import compiled, forwards
 from probes.parts import check_parts
@@ -70,8 +69,6 @@ SIZES: tuple[dict[str, Any], ...] = (
 )  # fmt: skip
 WIDE = {"n_layer": 24, "n_head": 2, "n_embd": 32, "block_size": 1024, "vocab_size": 50304}
 TINY = {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 128, "vocab_size": 4096}
-
-_numbers = itertools.count()
 
 
 def examine(path: Path, name: str = FILE, seed: int = 0, quick: bool = False) -> Report:
@@ -108,7 +105,7 @@ def examine(path: Path, name: str = FILE, seed: int = 0, quick: bool = False) ->
 def _examine(path: Path, report: Report, seed: int, quick: bool) -> None:
     module, settings = None, None
     with report.guard("construction", "importing the file"):
-        module = load(path)
+        module = import_file(path)
     if module is None:
         return
     with report.guard("construction", "reading CONFIG_OVERRIDES"):
@@ -139,21 +136,6 @@ def own_lines(path: Path) -> frozenset[int]:
     if not pristine.is_file():
         return frozenset()
     return changed_lines(path.read_text(encoding="utf-8"), pristine.read_text(encoding="utf-8"))
-
-
-def load(path: Path) -> ModuleType:
-    """The edited file as a module of its own name, its folder first on the path."""
-    spec = importlib.util.spec_from_file_location(f"edited_file_{next(_numbers)}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
 
 
 def construct(

@@ -13,12 +13,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -27,23 +24,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import channel
+from edited_file import import_file
 
 Arrays = Mapping[str, NDArray[Any]]
-
-
-def import_file(path: Path) -> ModuleType:
-    """Imports one file by its path, its own folder first on the path while it is imported."""
-    spec = importlib.util.spec_from_file_location("edited_" + path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
-    sys.path.insert(0, str(path.parent))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(path.parent))
-    return module
 
 
 class ModelServer:

@@ -44,14 +44,13 @@ def write_server(to: Path, settings: Sequence[str], files: Path, run_out: Path) 
     """How the role `serve` is started without a sandbox, as the harness would say it."""
     env = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(TRANSPORT),
+        "PYTHONPATH": f"{REPOSITORY / 'nanoGPT'}:{TRANSPORT}",
         "HARNESS_FILES": str(files),
         "HARNESS_RUN_OUT": str(run_out),
         "HARNESS_SEED": "42",
     }
-    program = str(REPOSITORY / "nanoGPT" / "model_server.py")
     plan = {
-        "argv": [sys.executable, "-P", program, "--", *settings],
+        "argv": [sys.executable, "-P", "-m", "model_server", "--", *settings],
         "env": env,
         "cwd": "/",
         "sandbox": None,

@@ -34,6 +34,7 @@ from contract_cases import (
 from training import ROOT
 
 import contract
+from edited_file import import_file
 from harness.edits import split_lines
 from harness.regions import EditableFile
 from harness.task import load_task
@@ -102,7 +103,7 @@ def probe_late(check: str, folder: Path, edit: Edit) -> Outcome:
     """One of the checks that `probe` leaves out."""
     path = write(folder, edit)
     report = Report(path, NAME)
-    module = contract.load(path)
+    module = import_file(path)
     if check == "compiled":
         contract.compiled(module, contract.SIZES[0], 0, report)
     else:
@@ -215,7 +216,7 @@ def test_everything_is_found_at_once(tmp_path: Path, one_thread: None) -> None:
     )
     edit |= optimizer("return self.parameters()")
     report = Report(path := write(tmp_path, edit), NAME)
-    module = contract.load(path)
+    module = import_file(path)
     subject = contract.construct(module, contract.SIZES[0], 0, report)
     assert subject is not None
     settings = module.read_settings([], module.CONFIG_OVERRIDES)

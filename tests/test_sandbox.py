@@ -21,6 +21,7 @@ from harness import sandbox
 from harness.jobs import limits
 from harness.jobs.plan import PlanStage
 from harness.sandbox import Confinement, Mount, Problem
+from harness.transport.channel import sandboxed
 from harness.workspace import RunPaths, remove_tree
 
 PROGRAM = sandbox.find()
@@ -50,14 +51,12 @@ def inside(writable: Path) -> Inside:
             chdir="/harness/out",
         )
         command = sandbox.limited(confinement, ["python", "-c", code])
-        # From a file, as the runner does it: a command line can be seen inside.
-        fd = os.memfd_create("arguments", 0)
-        for part in sandbox.arguments(confinement, sandbox.environment()):
-            os.write(fd, part.encode() + b"\0")
-        os.lseek(fd, 0, os.SEEK_SET)
+        arguments = sandbox.arguments(confinement, sandbox.environment())
+        argv, fd = sandboxed(arguments, command)
         try:
             return subprocess.run(
-                [str(PROGRAM), "--args", str(fd), "--", *command],
+                argv,
+                executable=str(PROGRAM),
                 env={},  # as the runner does it: the first process inside still holds these
                 capture_output=True,
                 text=True,

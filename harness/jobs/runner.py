@@ -74,7 +74,7 @@ from harness.metrics import METRICS_BYTES, void_category
 from harness.sandbox import Problem
 from harness.task import UNCOUNTED
 from harness.tracebacks import failure_reason
-from harness.transport.channel import LISTEN, Listener
+from harness.transport.channel import LISTEN, Listener, sandboxed
 from harness.workspace import (
     PROGRESS_NAME,
     RunPaths,
@@ -388,12 +388,7 @@ class StepAttempt:
         command = Command.of(self.runner.plan, self.stage, process, self.runner.paths)
         argv, fds = list(command.argv), list(pass_fds)
         if command.sandbox is not None:
-            # From a file: a command line can be seen inside.
-            fd = os.memfd_create("arguments", 0)
-            with os.fdopen(os.dup(fd), "wb") as file:
-                file.write(b"".join(part.encode() + b"\0" for part in command.sandbox[1:]))
-            os.lseek(fd, 0, os.SEEK_SET)
-            argv = ["bwrap", "--args", str(fd), "--", *argv]
+            argv, fd = sandboxed(command.sandbox[1:], argv)
             fds.append(fd)
         try:
             return subprocess.Popen(

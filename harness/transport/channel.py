@@ -348,6 +348,21 @@ class Server:
         self._memory.close()
 
 
+def sandboxed(arguments: Sequence[str], command: Sequence[str]) -> tuple[list[str], int]:
+    """How a sandbox's program is called: it reads its `arguments` from a file.
+
+    Its own environment and command line, path and arguments, can be seen inside. So the first word
+    here is not where it lies: Popen's `executable` says that.
+
+    Returns:
+        The command line, and a file descriptor to pass on and then to close.
+    """
+    fd = os.memfd_create("arguments", 0)
+    os.write(fd, b"".join(part.encode() + b"\0" for part in arguments))
+    os.lseek(fd, 0, os.SEEK_SET)
+    return ["bwrap", "--args", str(fd), "--", *command], fd
+
+
 def _start(channel: int, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """A process as HARNESS_SERVER describes it, with the file descriptor as its channel."""
     plan = json.loads(Path(os.environ[SERVER]).read_text(encoding="utf-8"))
@@ -356,16 +371,11 @@ def _start(channel: int, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     if plan["sandbox"] is None:
         variables = plan["env"] | own
     else:
-        # The program's own environment and command line can be seen inside: it reads its
-        # arguments from a file.
         program, *sandbox_args = plan["sandbox"]
         variables = plan["env"]
         for name, value in own.items():
             sandbox_args += ["--setenv", name, value]
-        fd = os.memfd_create("arguments", 0)
-        os.write(fd, b"".join(part.encode() + b"\0" for part in sandbox_args))
-        os.lseek(fd, 0, os.SEEK_SET)
-        argv = ["bwrap", "--args", str(fd), "--", *argv]
+        argv, fd = sandboxed(sandbox_args, argv)
         passed.append(fd)
     log = os.open(plan["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
     passed.append(log)

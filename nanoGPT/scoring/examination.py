@@ -46,7 +46,8 @@ def examine(
         before = server.digest()
         report = measure(model)
         changed = server.digest() != before
-        spent = cost(checkpoint, sizes, server.flops())
+        # Told once, by the stage that trained; counting takes seconds.
+        spent = cost(checkpoint, sizes, server.flops()) if label == around.stage else None
     # A process of its own, started when the first is dead: neither can tell the other anything.
     with ServedModel(label, sizes) as fresh:
         fresh.load()
@@ -61,10 +62,8 @@ def examine(
         )
     save_losses(Recorded.of(model.scored), around.out / "reference", around.stage)
     report.void = CHANGES if changed else verdict.void
-    report.hidden["audit"] = verdict.facts | {
-        "changed": changed,
-        "category": report.void,
-        "cost": spent,
-    }
+    report.hidden["audit"] = verdict.facts | {"changed": changed, "category": report.void}
+    if spent is not None:
+        report.hidden["audit"]["cost"] = spent
     report.write(around.out)
     print(f"audit: {sum(s['positions'] for s in verdict.facts['samples'].values())} positions")

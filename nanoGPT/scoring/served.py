@@ -13,6 +13,7 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -46,23 +47,35 @@ Tensors = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 class Sizes:
     """What the unedited training file makes of a profile's settings."""
 
-    block_size: int
-    vocab_size: int
-    n_embd: int
-    tensors: Tensors
+    config: custom_pretrain.GPTConfig
 
     @classmethod
     def of(cls, settings: Sequence[str]) -> Sizes:
         """Raises ScoreError for settings that the training file does not take."""
         try:
-            config = custom_pretrain.read_settings(list(settings), {}).model()
+            return cls(custom_pretrain.read_settings(list(settings), {}).model())
         except StageError as error:
             raise ScoreError(str(error)) from None
+
+    @property
+    def block_size(self) -> int:
+        return self.config.block_size
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    @property
+    def n_embd(self) -> int:
+        return self.config.n_embd
+
+    @cached_property
+    def tensors(self) -> Tensors:
+        """All that the unedited model saves; torch takes seconds to make the first one."""
         with torch.device("meta"):
-            model: torch.nn.Module = custom_pretrain.GPT(config)  # type: ignore[no-untyped-call]
+            model: torch.nn.Module = custom_pretrain.GPT(self.config)  # type: ignore[no-untyped-call]
             state = model.state_dict()
-        tensors = {name: (t.dtype, tuple(t.shape)) for name, t in state.items()}
-        return cls(config.block_size, config.vocab_size, config.n_embd, tensors)
+        return {name: (t.dtype, tuple(t.shape)) for name, t in state.items()}
 
 
 def check_tensors(found: Tensors, declared: Tensors, unedited: Tensors, max_extra: float) -> None:
@@ -254,7 +267,8 @@ def ready(
     server: ServedModel, checkpoint: Checkpoint, sizes: Sizes, max_extra: float
 ) -> ScoredModel:
     """The model with its checkpoint, both checked. Raises ScoreError."""
-    check_tensors(checkpoint.tensors, server.declared(), sizes.tensors, max_extra)
+    unedited = sizes.tensors  # before the server is asked: it is still starting
+    check_tensors(checkpoint.tensors, server.declared(), unedited, max_extra)
     server.load()
     device = device_of(os.environ.get("HARNESS_GPUS", ""))
     return ScoredModel(

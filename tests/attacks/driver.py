@@ -10,11 +10,11 @@ Attacks are played in a sandbox only: without one `Arena` refuses to start.
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -49,6 +49,7 @@ from harness.jobs.runner import Command
 from harness.regions import EditableFile
 from harness.store import Store
 from harness.task import Role, Task
+from harness.transport.channel import sandboxed
 from harness.workspace import RunPaths, StatePaths, read_regular
 
 TASK = "llm-pretrain-residual"
@@ -329,13 +330,8 @@ class Arena:
         command = Command.of(plan, stage, process, paths)
         assert command.sandbox is not None
         inside = sandbox.limited(process.confinement, ["python", "probes.py", "@asked"])
-        with tempfile.TemporaryFile() as file:
-            # From a file and without its path, as the runner does it: a command line can be seen
-            # inside.
-            file.write(b"".join(part.encode() + b"\0" for part in command.sandbox[1:]))
-            file.flush()
-            file.seek(0)
-            argv = ["bwrap", "--args", str(file.fileno()), "--", *inside]
+        argv, fd = sandboxed(command.sandbox[1:], inside)
+        try:
             done = subprocess.run(
                 argv,
                 executable=command.sandbox[0],
@@ -343,10 +339,12 @@ class Arena:
                 env=command.env,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                pass_fds=[file.fileno()],
+                pass_fds=[fd],
                 timeout=200,
                 check=False,
             )
+        finally:
+            os.close(fd)
         assert done.returncode == 0, done.stderr.decode()
         found: dict[str, Any] = json.loads(done.stdout)
         return found

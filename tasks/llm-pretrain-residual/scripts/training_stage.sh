@@ -4,29 +4,17 @@
 # reference: measures the unedited file's first steps    preflight: the edited one's, beside them
 # feed: serves tokens to `run`                           run: trains, one process a GPU
 # serve: answers for what was trained                    score: asks it, and computes the metrics
-set -euo pipefail
-here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-root=$(cd "$here/../../.." && pwd)
-role=${1:-}
-shift || true
-source "$here/settings_$profile.sh"
-# Threads that wait by spinning stand still where the cores are shared: 15 times slower.
-export OMP_WAIT_POLICY=PASSIVE
+source "$(dirname "${BASH_SOURCE[0]}")/stage.sh"
 
-if [ "$device" = cuda ] && [ -z "${HARNESS_GPUS:-}" ] && [ "$role" = run ]; then
+if [ "$device" = cuda ] && [ "${#gpus[@]}" = 0 ] && [ "$role" = run ]; then
   echo "ERROR: this stage trains on GPUs and was given none. Use the tiny profile on a CPU." >&2
   exit 1
 fi
-IFS=, read -ra gpus <<<"${HARNESS_GPUS:-}"
 
-# -P: the current folder holds the edited code and stays off the path.
 case $role in
-  reference) exec python -P "$root/nanoGPT/preflight.py" --reference "${settings[@]}" "$@" ;;
-  preflight) exec python -P "$root/nanoGPT/preflight.py" "${settings[@]}" "$@" ;;
-  feed)
-    export PYTHONPATH="$root/nanoGPT:${PYTHONPATH:-}"
-    exec python -P -m feeder "${settings[@]}" "$@"
-    ;;
+  reference) exec python -P -m preflight --reference "${settings[@]}" "$@" ;;
+  preflight) exec python -P -m preflight "${settings[@]}" "$@" ;;
+  feed) exec python -P -m feeder "${settings[@]}" "$@" ;;
   run)
     if [ "$device" = cuda ]; then
       export CUDA_VISIBLE_DEVICES=$HARNESS_GPUS
@@ -42,13 +30,8 @@ case $role in
     fi
     exec python nanoGPT/custom_pretrain.py "${settings[@]}" "$@"
     ;;
-  serve) source "$here/serve.sh" ;;
-  score)
-    export CUDA_VISIBLE_DEVICES=${gpus[0]:-}
-    export PYTHONPATH="$root/nanoGPT:${PYTHONPATH:-}"
-    exec python -P -m scoring.perplexity --checkpoint "gpt-$profile" "${scoring[@]}" \
-      --max-extra="$max_extra" --audited="$audited" -- "${settings[@]}" "$@"
-    ;;
+  serve) serve ;;
+  score) score scoring.perplexity "${scoring[@]}" ;;
   *)
     echo "ERROR: unknown role '$role'. Use reference, preflight, feed, run, serve or score." >&2
     exit 2
