@@ -57,7 +57,9 @@ def play(url: str, task: str, profile: str) -> tuple[float, dict[str, Any]]:
         path = f"/v1/sessions/{created['id']}"
         headers = {"Authorization": f"Bearer {created['token']}"}
         began = time.monotonic()
-        http.post(f"{path}/tools/test", json={"wait_s": 0}, headers=headers).raise_for_status()
+        begun = http.post(f"{path}/tools/test", json={"wait_s": 0}, headers=headers)
+        if not begun.raise_for_status().json()["ok"]:
+            raise SystemExit(f"the {profile} test did not start: {begun.json()['text']}")
         while True:
             answer = http.get(f"{path}/tests/1", params={"wait_s": 30}, headers=headers)
             answer.raise_for_status()

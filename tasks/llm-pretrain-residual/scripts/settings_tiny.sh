@@ -2,7 +2,7 @@
 settings=(
   --device=cpu --bfloat16=false --compile=false --vocab_size=4096
   --n_layer=4 --n_head=4 --n_embd=128 --block_size=128
-  --global_batch=8 --micro_batch=8 --max_iters=300 --learning_rate=3e-3
+  --global_batch=8 --micro_batch=8 --max_iters=200 --learning_rate=3e-3
   --eval_interval=100 --eval_windows=96 --save_interval=100
 )
 device=cpu
@@ -14,4 +14,4 @@ lm_eval=(
 # Parameters and buffers that a model may hold besides the unedited one's, as a share of them.
 max_extra=1.0
 # Positions that the audit asks again.
-audited=1024
+audited=512
