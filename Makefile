@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# Tests start processes of two threads each: four workers keep eight cores busy.
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
 .PHONY: demo test slow attacks lint install lock clean
 
@@ -11,11 +13,11 @@ demo: install
 	$(BIN)/harness demo
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest $(PARALLEL)
 
 # Every edit that tries to spoil a score, and every kind of edit that must be accepted.
 attacks: install
-	$(BIN)/pytest tests/test_attacks.py -m "attacks or not attacks"
+	$(BIN)/pytest $(PARALLEL) tests/test_attacks.py -m "attacks or not attacks"
 
 # What takes minutes and measures time: on a machine that does nothing else.
 slow: install

@@ -38,11 +38,13 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import multiprocessing
 import os
 import signal
 import sys
 import time
 import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -74,9 +76,10 @@ TINY = {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 128, "vocab_size
 def examine(path: Path, name: str = FILE, seed: int = 0, quick: bool = False) -> Report:
     """All checks of the edited file at `path`, whose siblings lie beside it.
 
-    Nothing that the edited code prints is shown, and nothing that it raises comes through.
-    `quick` leaves out the second size, torch.compile and the full depth, and ends with the first
-    state in which something is found: a sixth of the time.
+    Nothing that the edited code prints is shown, and nothing that it raises comes through. Half of
+    them run in a process beside this one, which is forked when the file has been imported.
+    `quick` leaves out that half and the full depth, and ends with the first state in which
+    something is found: a sixth of the work.
     """
     start = time.perf_counter()
     report = Report(path, name, own_lines(path))
@@ -91,10 +94,8 @@ def examine(path: Path, name: str = FILE, seed: int = 0, quick: bool = False) ->
         logging.disable()  # what a compiler has to say is in its exception
         torch.set_num_threads(1)  # handing small tensors over takes longer than computing them
         try:
-            _examine(path, report, seed, quick)
-        except TimeUp as error:
-            advice = "Make the construction or the forward faster."
-            report.add("time", str(error), advice=advice, line=error.line)
+            with in_time(report):
+                _examine(path, report, seed, quick)
         finally:
             torch.set_num_threads(threads)
             logging.disable(logged)
@@ -112,22 +113,83 @@ def _examine(path: Path, report: Report, seed: int, quick: bool) -> None:
         settings = module.read_settings([], module.CONFIG_OVERRIDES)
     if settings is None:
         return
-    subjects = []
-    for n, sizes in enumerate(SIZES[:1] if quick else SIZES):
-        subject = construct(module, sizes, seed + n, report)
-        if subject is not None and examine_size(subject, module, settings, report, quick):
-            subjects.append(subject)
-    if subjects and not quick:
-        compiled(module, SIZES[0], seed, report)
-        wide(module, seed, settings.max_iters, report)
+    if quick:
+        examine_half(0, module, settings, seed, report, quick)
+        return
+    second = Report(path, report.name, report.own)
+    with beside(examine_half, 1, module, settings, seed, second) as result:
+        with in_time(report):
+            examine_half(0, module, settings, seed, report)
+        report.merge(result())
+
+
+def examine_half(
+    half: int, module: ModuleType, settings: Any, seed: int, report: Report, quick: bool = False
+) -> None:
+    """One of the sizes in all its states, and some of the checks that have sizes of their own."""
+    subject = construct(module, SIZES[half], seed + half, report)
+    if subject is None or not examine_size(subject, module, settings, report, quick):
+        return
+    if not quick and half == 0:
         own_sizes(module, seed, settings.max_iters, report)
+        wide(module, seed, settings.max_iters, report)
+    elif not quick:
+        compiled(module, SIZES[0], seed, report)
     # What is made under inference_mode cannot take part in a backward pass, and an edit may keep
     # it: last of all.
-    for subject in subjects:
-        call = Call(False, settings.max_iters, "inference", targets=False)
-        pairs.evaluation(subject, report, call)
-        pairs.independence(subject, report, [call, call])
-    report.facts["forwards"] = sum(subject.forwards for subject in subjects)
+    call = Call(False, settings.max_iters, "inference", targets=False)
+    pairs.evaluation(subject, report, call)
+    pairs.independence(subject, report, [call, call])
+    report.facts["forwards"] = subject.forwards
+
+
+@contextlib.contextmanager
+def in_time(report: Report) -> Iterator[None]:
+    """Notes it in `report` if the time is up."""
+    try:
+        yield
+    except TimeUp as error:
+        advice = "Make the construction or the forward faster."
+        report.add("time", str(error), advice=advice, line=error.line)
+
+
+@contextlib.contextmanager
+def beside(examine: Callable[..., None], *arguments: Any) -> Iterator[Callable[[], Report]]:
+    """Runs `examine(*arguments)`, the last of which is a report, in a forked process.
+
+    What it yields waits for the end and gives that report. The process has a timer like this one's.
+    """
+    fork = multiprocessing.get_context("fork")
+    receiver, sender = fork.Pipe(duplex=False)
+    report: Report = arguments[-1]
+    timer = signal.getitimer(signal.ITIMER_PROF)
+
+    def work() -> None:
+        with in_time(report):
+            signal.setitimer(signal.ITIMER_PROF, *timer)
+            examine(*arguments)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        sender.send(report)
+
+    def result() -> Report:
+        try:
+            found: Report = receiver.recv()
+        except EOFError:
+            process.join()
+            text = f"The process of the probes ended with code {process.exitcode}"
+            report.add("exception", text, advice="Let the edited code end no process.")
+            return report
+        return found
+
+    process = fork.Process(target=work)
+    process.start()
+    sender.close()
+    try:
+        yield result
+    finally:
+        process.kill()
+        process.join()
+        receiver.close()
 
 
 def own_lines(path: Path) -> frozenset[int]:

@@ -343,6 +343,24 @@ def test_the_script_reports_through_a_file(tmp_path: Path) -> None:
     assert report["facts"]["compile_s"] > 0
 
 
+def test_a_half_that_ends_early_is_told(tmp_path: Path) -> None:
+    """The two sizes are probed by two processes."""
+    edit = after("if self.config.n_layer == 6:\n    __import__('os')._exit(3)")
+    done, report = run_script(tmp_path, edit)
+    assert done.returncode == 0
+    (finding,) = report["findings"]
+    assert finding["rule"] == "exception"
+    assert finding["message"].startswith("The process of the probes ended with code 3.")
+
+
+def test_the_same_trouble_in_both_halves_is_one_finding(tmp_path: Path) -> None:
+    done, report = run_script(tmp_path, after("x = x * (1 / 0)"))
+    assert done.returncode == 0
+    (finding,) = report["findings"]
+    assert finding["message"].startswith("ZeroDivisionError: ")
+    assert "and 15 more times" in finding["message"]
+
+
 def test_probes_end_in_time(tmp_path: Path) -> None:
     edit = after("while True:\n    try:\n        x = block(x)\n    except Exception:\n        pass")
     done, report = run_script(tmp_path, edit, HARNESS_LIMIT_S="2")

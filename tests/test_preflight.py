@@ -409,7 +409,7 @@ def test_the_stage_scripts_take_one_step(tmp_path: Path, profile: str) -> None:
     subprocess.run(command, cwd=caller.reference, env=environment, check=True, capture_output=True)
     report = json.loads((tmp_path / "out/findings.json").read_text())
     assert report["findings"] == []
-    assert report["facts"]["steps"] == {"smoke": 30, "tiny": 300}[profile]
+    assert report["facts"]["steps"] == {"smoke": 30, "tiny": 200}[profile]
 
 
 def test_a_gpu_stage_without_a_gpu_cannot_be_checked(tmp_path: Path) -> None:

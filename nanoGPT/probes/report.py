@@ -36,7 +36,6 @@ class Entry:
     figure: float
     warning: bool
     count: int = 1
-    places: set[str] = field(default_factory=set)
 
     def message(self) -> str:
         more = f", and {self.count - 1} more times" if self.count > 1 else ""
@@ -81,6 +80,17 @@ class Report:
             known.count += 1
             if figure > known.figure:
                 self._entries[rule, kind, warning] = entry
+
+    def merge(self, other: Report) -> None:
+        """Adds what another process found; numbers among the facts add up."""
+        for key, entry in other._entries.items():
+            known = self._entries.setdefault(key, entry)
+            if known is not entry:
+                worse = max(known, entry, key=lambda e: e.figure)
+                worse.count = known.count + entry.count
+                self._entries[key] = worse
+        for name, value in other.facts.items():
+            self.facts[name] = self.facts.get(name, 0) + value
 
     def knows(self, rule: str, kind: str) -> bool:
         """Whether the test is refused by that rule already, for trouble of that kind."""

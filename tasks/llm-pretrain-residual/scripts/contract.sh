@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks an edited training file's contract on the CPU at small sizes, in about 8 s;
+# Checks an edited training file's contract on the CPU at small sizes, in about 12 s on two cores;
 # nanoGPT/contract.py says what that is. Writes $HARNESS_OUT/findings.json.
 set -euo pipefail
 
