@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         {
             "declare": lambda i, o: model().declare(i, o),
             "load": lambda i, o, label: model().load(i, o, run_out, label),
-            "hidden": lambda i, o: model().hidden(i, o),
+            "hidden": lambda i, o, bfloat16: model().hidden(i, o, bfloat16),
             "digest": lambda i, o: model().digest(i, o),
             "flops": lambda i, o: model().flops(i, o),
         }

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -143,6 +143,15 @@ class Vocabulary:
         """
         text.encode("utf-8")
         return self.remap(self.bpe.encode_ordinary(text))
+
+    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, on all cores. Raises UnicodeEncodeError as `encode` does."""
+        for text in texts:
+            text.encode("utf-8")
+        encoded = self.bpe.encode_ordinary_batch(list(texts), num_threads=os.cpu_count() or 1)
+        if self.size == GPT2_VOCAB_SIZE and self.gpt2_ids == tuple(range(self.size)):
+            return encoded
+        return [self.remap(gpt2_ids) for gpt2_ids in encoded]
 
     def remap(self, gpt2_ids: Iterable[int]) -> list[int]:
         """Our ids for a sequence of GPT-2 ids."""

@@ -226,7 +226,7 @@ def test_the_limits(beyond: int, mean: float, fits: bool) -> None:
 def test_scatter_widens_the_limit_on_the_mean_only_so_far() -> None:
     rng = np.random.default_rng(4)
     _, facts = judge({"uniform": rng.normal(0, 0.005, 400)})
-    assert facts["uniform"]["mean_limit"] == auditing.MOST_MEAN
+    assert facts["uniform"]["mean_limit"] == auditing.FLOAT32.most_mean
 
 
 def test_the_largest_undetected_gain_is_what_draws_show() -> None:

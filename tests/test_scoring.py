@@ -21,16 +21,24 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
 from prepared import REPOSITORY, shakespeare_dir
 from scored import direct, write_server
 
 import checkpoint
 import custom_pretrain
-from scoring.lm_eval_stage import CheckpointLM, load_tasks, score_tasks, vocabulary_of
+from scoring.audit import BFLOAT16, Rounding, audit
+from scoring.lm_eval_stage import (
+    CheckpointLM,
+    encode_pairs,
+    load_tasks,
+    score_tasks,
+    vocabulary_of,
+)
 from scoring.model import Batch, ScoredModel
 from scoring.perplexity import score_all, score_passages, score_split
 from scoring.report import ScoreError
-from scoring.served import Checkpoint, Tensors, check_tensors
+from scoring.served import Checkpoint, ServedModel, Sizes, Tensors, check_tensors, ready
 from scoring.spans import (
     Span,
     batches,
@@ -226,6 +234,54 @@ def test_loglikelihoods_are_those_of_single_requests(lm: CheckpointLM, trained: 
         expected = sum(float(row[t]) for row, t in zip(log_probs, targets, strict=True))
         assert got == pytest.approx(expected, rel=1e-5)
         assert greedy == (log_probs.argmax(-1).tolist() == targets)
+
+
+@given(
+    pairs=st.lists(
+        st.tuples(
+            st.one_of(st.just(""), st.text(max_size=20), st.just("Tell me where \n")),
+            st.text(min_size=1, max_size=20),
+        ),
+        max_size=5,
+    )
+)
+def test_texts_are_split_as_lm_eval_splits_them(lm: CheckpointLM, pairs: list[Any]) -> None:
+    """Beside lm-eval's own method, which encodes one pair after the other."""
+    split: list[Any] = []
+
+    class Stock(CheckpointLM):
+        def _loglikelihood_tokens(self, requests: Any, **_: Any) -> Any:
+            split.extend((context, continuation) for _, context, continuation in requests)
+            return []
+
+    vocabulary = lm._vocabulary
+    stock = Stock(lm._model, vocabulary)
+    TemplateLM.loglikelihood(
+        stock, [Instance("loglikelihood", {}, pair, 0) for pair in pairs], disable_tqdm=True
+    )
+    assert encode_pairs(vocabulary, pairs) == split
+
+
+def test_a_forward_in_bfloat16_rounds_and_passes_its_audit_only(
+    surroundings: dict[str, str], trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HARNESS_SERVER", "HARNESS_GPUS"):
+        monkeypatch.setenv(name, surroundings[name])
+    sizes = Sizes.of(SETTINGS)
+    spans = fixed_windows(np.arange(8000) * 7 % 4096, BLOCK)
+    with ServedModel("gpt-smoke", sizes, bfloat16=True) as server:
+        rounded = ready(server, Checkpoint(trained.folder, "gpt-smoke"), sizes, 0.0)
+        losses = np.concatenate([result.losses for result in rounded.score(spans)])
+    exact = np.concatenate([result.losses for result in trained.scored.score(spans)])
+    apart = losses - exact
+    assert 1e-6 < np.abs(apart).mean() < 0.01
+    with ServedModel("gpt-smoke", sizes, most=1) as fresh:
+        fresh.load()
+        found = audit(rounded, fresh.hidden_states, 500, 3, rounding=BFLOAT16)
+        assert found.void is None
+        assert found.facts["samples"]["uniform"]["deviation"] == pytest.approx(apart.std(), rel=0.5)
+        strict = Rounding(tolerance=float(np.abs(apart).mean()) / 10, most_mean=1e-3)
+        assert audit(rounded, fresh.hidden_states, 500, 3, rounding=strict).void is not None
 
 
 def test_greedy_is_true_for_the_likeliest_continuation(trained: Trained) -> None:

@@ -38,6 +38,12 @@ def test_any_text_comes_back(vocabulary: Vocabulary, text: str) -> None:
     assert all(0 <= i < vocabulary.size and i != vocabulary.eot for i in ids)
 
 
+@given(texts=st.lists(st.text()))
+def test_many_texts_at_once_are_the_same(vocabulary: Vocabulary, texts: list[str]) -> None:
+    for some in (vocabulary, Vocabulary.full(vocabulary.bpe)):
+        assert some.encode_all(texts) == [some.encode(text) for text in texts]
+
+
 @given(text=st.text())
 def test_the_bytes_alone_are_a_vocabulary(bpe: tiktoken.Encoding, text: str) -> None:
     assert Vocabulary.of_most_frequent(bpe, {}, 257).encode(text) == list(text.encode())
@@ -74,6 +80,8 @@ def test_the_most_frequent_tokens_are_kept_and_rare_ones_spelled(bpe: tiktoken.E
 
 
 def test_a_lone_surrogate_is_refused(vocabulary: Vocabulary) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        vocabulary.encode_all(["whole", "\ud800"])
     with pytest.raises(UnicodeEncodeError):
         vocabulary.encode("\ud800")
 

@@ -30,16 +30,26 @@ from numpy.typing import NDArray
 from scoring.model import Batch, HiddenStates, ScoredModel, SpanScore
 from scoring.spans import Span
 
-TOLERANCE = 0.02
-"""Nats by which one position may differ: batches of another shape round otherwise."""
+
+@dataclass(frozen=True)
+class Rounding:
+    """How far honest answers may be from what was scored: batches of another shape round
+    otherwise, and the audit asks in fp32 whatever the model was scored in."""
+
+    tolerance: float
+    """Nats by which one position may differ."""
+    most_mean: float
+    """Nats: the largest that the limit on the uniform sample's mean becomes."""
+
+
+FLOAT32 = Rounding(tolerance=0.02, most_mean=1e-3)
+BFLOAT16 = Rounding(tolerance=0.25, most_mean=2e-3)
 SHARE = 0.005
 """Of a sample's positions that may differ by more: where rounding decides between two routes."""
 LEAST_COUNT = 2
 """That many may in any sample, however small."""
 MEAN = 2e-4
-"""Nats by which the mean of the uniform sample may differ."""
-MOST_MEAN = 1e-3
-"""The largest that this limit becomes where the differences scatter."""
+"""Nats by which the mean of the uniform sample may differ; more where the differences scatter."""
 
 FAR = 1e9
 """Nats; what is not finite is said to be that far off, for the facts are JSON."""
@@ -144,15 +154,17 @@ def draw(excess: Floats, count: int, rng: np.random.Generator) -> dict[str, Indi
     return found
 
 
-def undetected(excess: Floats, count: int, chance: float = 0.05) -> float:
+def undetected(
+    excess: Floats, count: int, rounding: Rounding = FLOAT32, chance: float = 0.05
+) -> float:
     """The largest gain in the mean loss that passes with at least this chance, in nats.
 
-    For a cheat whose gains are above TOLERANCE where it cheats. One that gains less than that
-    everywhere is held to the limit on the mean, at most MOST_MEAN.
+    For a cheat whose gains are above the tolerance where it cheats. One that gains less than that
+    everywhere is held to the limit on the mean.
     """
     n = len(excess)
     if n <= count:
-        return MOST_MEAN
+        return rounding.most_mean
     size = math.ceil(count * SHARES["gains"])
     allowed = max(LEAST_COUNT, int(SHARE * size))
     honest = float(np.maximum(excess, 0.0).mean())
@@ -162,7 +174,7 @@ def undetected(excess: Floats, count: int, chance: float = 0.05) -> float:
         middle = (low + high) / 2
         caught = 1 - _at_most(allowed, size, middle / (middle + honest) if honest else 1.0)
         low, high = (middle, high) if caught < 1 - chance else (low, middle)
-    return max(MOST_MEAN, high)
+    return max(rounding.most_mean, high)
 
 
 def _at_most(k: int, n: int, p: float) -> float:
@@ -249,13 +261,15 @@ class Verdict:
     """For people: margins, limits, the seed."""
 
 
-def judge(differences: dict[str, Floats]) -> tuple[bool, dict[str, Any]]:
+def judge(
+    differences: dict[str, Floats], rounding: Rounding = FLOAT32
+) -> tuple[bool, dict[str, Any]]:
     """Whether the samples' differences (audited less scored, nats) are those of rounding."""
     facts: dict[str, Any] = {}
     fits = True
     for name, values in differences.items():
         # What is not finite is far off.
-        far = ~(np.abs(values) <= TOLERANCE)
+        far = ~(np.abs(values) <= rounding.tolerance)
         allowed = max(LEAST_COUNT, int(SHARE * len(values)))
         near = np.where(far, 0.0, values)
         facts[name] = {
@@ -263,6 +277,7 @@ def judge(differences: dict[str, Floats]) -> tuple[bool, dict[str, Any]]:
             "beyond": int(far.sum()),
             "allowed": allowed,
             "mean": float(near.mean()),
+            "deviation": float(near.std()),
             "largest": float(
                 np.minimum(np.abs(np.nan_to_num(values, nan=FAR)), FAR).max(initial=0)
             ),
@@ -270,7 +285,7 @@ def judge(differences: dict[str, Floats]) -> tuple[bool, dict[str, Any]]:
         fits &= int(far.sum()) <= allowed
         if name == "uniform":
             error = float(near.std()) / math.sqrt(max(1, len(near)))
-            limit = min(MOST_MEAN, max(MEAN, 4 * error))
+            limit = min(rounding.most_mean, max(MEAN, 4 * error))
             facts[name]["mean_limit"] = limit
             fits &= abs(facts[name]["mean"]) <= limit
     return fits, facts
@@ -282,12 +297,14 @@ def audit(
     count: int,
     seed: int,
     *,
+    rounding: Rounding = FLOAT32,
     unedited: Path | None = None,
     label: str = "",
 ) -> Verdict:
-    """Asks `fresh` for `count` of the positions that `model` has scored.
+    """Asks `fresh`, which computes in fp32, for `count` of the positions that `model` has scored.
 
-    `unedited` is the folder with the unedited model's losses of this stage, `label`.
+    `rounding` is for what the model was scored in. `unedited` is the folder with the unedited
+    model's losses of this stage, `label`.
     """
     recorded = Recorded.of(model.scored)
     rng = np.random.default_rng(seed)
@@ -315,20 +332,24 @@ def audit(
         name: np.array([answers[int(p)] for p in some]) - recorded.losses[some]
         for name, some in samples.items()
     }
-    fits, by_sample = judge(differences)
+    fits, by_sample = judge(differences, rounding)
     facts: dict[str, Any] = {
         "samples": by_sample,
-        "tolerance": TOLERANCE,
+        "tolerance": rounding.tolerance,
         "seed": seed,
         "reference": "unedited" if known else "mean loss of the same token",
-        "undetected": undetected(excess, count),
+        "undetected": undetected(excess, count, rounding),
     }
     if fits:
         return Verdict(None, facts)
+
     # Alone in a batch, with all its tokens, does it say what was scored?
-    off = [int(p) for p in chosen if not abs(answers[int(p)] - recorded.losses[p]) <= TOLERANCE]
+    def as_scored(loss: float, position: int) -> bool:
+        return bool(abs(loss - recorded.losses[position]) <= rounding.tolerance)
+
+    off = [int(p) for p in chosen if not as_scored(answers[int(p)], int(p))]
     off = off[:: max(1, len(off) // 32)] or [int(p) for p in chosen[:32]]
     alone = ask(fresh, model, [[question(p, whole=True)] for p in off], pad)
-    same = sum(bool(abs(alone[p] - recorded.losses[p]) <= TOLERANCE) for p in off)
+    same = sum(as_scored(alone[p], p) for p in off)
     facts["alone"] = {"positions": len(off), "as_scored": same}
     return Verdict(NOT_CAUSAL if same > len(off) / 2 else OF_THE_BATCH, facts)

@@ -6,7 +6,7 @@ import argparse
 import secrets
 from collections.abc import Callable
 
-from scoring.audit import CHANGES, Recorded, audit, save_losses
+from scoring.audit import BFLOAT16, CHANGES, FLOAT32, Recorded, audit, save_losses
 from scoring.model import ScoredModel
 from scoring.report import Report, Surroundings
 from scoring.served import Checkpoint, ServedModel, Sizes, cost, ready
@@ -26,6 +26,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--audited", type=int, default=AUDITED, help="positions that the audit asks again"
     )
+    parser.add_argument(
+        "--bfloat16", action="store_true", help="score in bfloat16, as training computes"
+    )
     parser.add_argument("settings", nargs="*", help="the training file's --key=value, behind --")
 
 
@@ -41,7 +44,7 @@ def examine(
     """
     sizes = Sizes.of(options.settings)
     checkpoint = Checkpoint(around.run_out, label)
-    with ServedModel(label, sizes) as server:
+    with ServedModel(label, sizes, bfloat16=options.bfloat16) as server:
         model = ready(server, checkpoint, sizes, options.max_extra)
         before = server.digest()
         report = measure(model)
@@ -49,7 +52,7 @@ def examine(
         # Told once, by the stage that trained; counting takes seconds.
         spent = cost(checkpoint, sizes, server.flops()) if label == around.stage else None
     # A process of its own, started when the first is dead: neither can tell the other anything.
-    with ServedModel(label, sizes) as fresh:
+    with ServedModel(label, sizes, most=1) as fresh:
         fresh.load()
         seed = secrets.randbits(64)
         verdict = audit(
@@ -57,6 +60,7 @@ def examine(
             fresh.hidden_states,
             options.audited,
             seed,
+            rounding=BFLOAT16 if options.bfloat16 else FLOAT32,
             unedited=around.unedited,
             label=around.stage,
         )

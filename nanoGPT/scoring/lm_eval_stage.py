@@ -59,8 +59,12 @@ class CheckpointLM(TemplateLM):  # type: ignore[misc]
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[tuple[float, bool]]:
-        likelihoods: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
-        return likelihoods
+        """As `TemplateLM` has it, with the texts encoded at once instead of one by one."""
+        pairs = [request.args for request in requests]
+        encoded = encode_pairs(self._vocabulary, pairs)
+        return self._loglikelihood_tokens(
+            [(pair, *ids) for pair, ids in zip(pairs, encoded, strict=True)]
+        )
 
     def _loglikelihood_tokens(
         self,
@@ -101,6 +105,25 @@ class CheckpointLM(TemplateLM):  # type: ignore[misc]
             "this model scores given texts and generates none: use tasks with the output type "
             "multiple_choice, loglikelihood or loglikelihood_rolling"
         )
+
+
+def encode_pairs(
+    vocabulary: Vocabulary, pairs: Sequence[tuple[str, str]]
+) -> list[tuple[list[int], list[int]]]:
+    """The ids of each (context, continuation), split as lm-eval splits them.
+
+    Both are encoded as one text, and the continuation is what comes behind as many ids as the
+    context has without its closing blanks. End-of-text stands for an empty context.
+    """
+    contexts = [context.rstrip() for context, _ in pairs]
+    wholes = [context + continuation for context, continuation in pairs]
+    # The choices of an item share its context.
+    texts = list(dict.fromkeys([*contexts, *wholes]))
+    ids = dict(zip(texts, vocabulary.encode_all(texts), strict=True))
+    return [
+        (ids[bare], ids[whole][len(ids[bare]) :]) if context else ([vocabulary.eot], ids[whole])
+        for (context, _), bare, whole in zip(pairs, contexts, wholes, strict=True)
+    ]
 
 
 def load_tasks(names: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ logits and loss are never used.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -79,6 +80,17 @@ class Head:
         return torch.cat(losses), torch.cat(best)
 
 
+@contextlib.contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """How products of fp32 matrices are computed on a GPU, as torch calls it, for a while."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 @dataclass(frozen=True)
 class SpanScore:
     """What a model makes of a span's targets."""
@@ -103,6 +115,8 @@ class ScoredModel:
     block_size: int
     vocab_size: int
     device: torch.device
+    tf32: bool = False
+    """Whether the head's products may round to TF32: no more than a forward in bfloat16 has."""
     scored: list[tuple[Span, SpanScore]] = field(default_factory=list)
     """All that was scored so far, for the audit; in the order of the calls and their spans."""
 
@@ -123,19 +137,21 @@ class ScoredModel:
         inputs = (self._input(spans, batch) for batch in plan)
         for batch, hidden in zip(plan, self.hidden_states(inputs), strict=True):
             targets = np.concatenate([np.asarray(spans[i].targets) for i in batch])
-            loss, best = self.head.score(
-                hidden.to(self.device), torch.from_numpy(targets).to(self.device, torch.int64)
-            )
-            sizes = [len(spans[i].targets) for i in batch]
-            losses = np.split(loss.cpu().numpy(), np.cumsum(sizes)[:-1])
-            greedy = torch.split(best.cpu(), sizes)
-            for i, a, b in zip(batch, losses, greedy, strict=True):
-                results[i] = SpanScore(a.copy(), bool(b.all()))
-        if not all(np.isfinite(r.losses).all() for r in results.values()):
-            raise ScoreError(
-                "the model's loss is not a finite number. Look at the losses that training "
-                "printed: a lower learning rate or a smaller change may keep them finite."
-            )
+            with matmul_precision("high" if self.tf32 else "highest"):
+                loss, best = self.head.score(
+                    hidden.to(self.device), torch.from_numpy(targets).to(self.device, torch.int64)
+                )
+            losses = loss.cpu().numpy()
+            if not np.isfinite(losses).all():
+                raise ScoreError(
+                    "the model's loss is not a finite number. Look at the losses that training "
+                    "printed: a lower learning rate or a smaller change may keep them finite."
+                )
+            ends = np.cumsum([len(spans[i].targets) for i in batch])
+            starts = np.concatenate([[0], ends[:-1]])
+            missed = np.concatenate([[0], np.cumsum(~best.cpu().numpy())])
+            for i, start, end in zip(batch, starts, ends, strict=True):
+                results[i] = SpanScore(losses[start:end], bool(missed[start] == missed[end]))
         in_order = [results[i] for i in range(len(spans))]
         self.scored.extend(zip(spans, in_order, strict=True))
         return in_order

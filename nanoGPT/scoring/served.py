@@ -8,6 +8,7 @@ shapes and dtypes were compared with what the file declares and with the unedite
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import os
 from collections import deque
@@ -28,6 +29,8 @@ from progress import StageError
 from scoring.model import BATCH_TOKENS, Batch, Head, ScoredModel
 from scoring.report import ScoreError
 
+GPU = "HARNESS_GPU"
+"""Variable of a model server: the one of the stage's GPUs that it uses."""
 TIED_HEAD = "lm_head.weight"
 LOCKED = ("transformer.wte.weight", "transformer.wpe.weight", "transformer.ln_f.weight")
 LOCKED_WITH_BIAS = (*LOCKED, "transformer.ln_f.bias")
@@ -171,31 +174,39 @@ class Checkpoint:
 
 
 class ServedModel:
-    """A model server of its own: a fresh process for one use.
+    """Model servers of its own, one for each GPU of the stage: fresh processes for one use.
 
     Args:
-        label: of the stage whose checkpoint it is to load.
+        label: of the stage whose checkpoint they are to load.
         sizes: of the unedited model.
+        bfloat16: whether their forwards run under autocast, as in training.
+        most: GPUs that are used; default: all.
 
-    It starts at once and is ready when it is first asked. Leave the context to end it.
+    They start at once and are ready when they are first asked. Leave the context to end them.
     """
 
-    def __init__(self, label: str, sizes: Sizes) -> None:
-        self._label, self._sizes = label, sizes
-        self._device = device_of(os.environ.get("HARNESS_GPUS", ""))
-        tokens = max(BATCH_TOKENS[self._device.type], sizes.block_size)
+    def __init__(
+        self, label: str, sizes: Sizes, *, bfloat16: bool = False, most: int | None = None
+    ) -> None:
+        self._label, self._sizes, self.bfloat16 = label, sizes, bfloat16
+        gpus = os.environ.get("HARNESS_GPUS", "")
+        tokens = max(BATCH_TOKENS[device_of(gpus).type], sizes.block_size)
         # Ids and places (8 bytes each) go in, hidden states (4 bytes a number) come out.
-        self._server = channel.Server(tokens * (16 + 4 * sizes.n_embd) + 3 * channel.ALIGNMENT)
+        memory = tokens * (16 + 4 * sizes.n_embd) + 3 * channel.ALIGNMENT
+        self._servers = [
+            channel.Server(memory, {GPU: gpu} if gpu else {}) for gpu in gpus.split(",")[:most]
+        ]
 
     def __enter__(self) -> ServedModel:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.close()
+        for server in self._servers:
+            server.close()
 
     def declared(self) -> Tensors:
         """What the edited file says that its model saves."""
-        tensors = self._facts("declare").get("tensors")
+        tensors = self._facts("declare")[0].get("tensors")
         known = {str(dtype): dtype for dtype in DTYPES.values()}
         found: Tensors = {}
         try:
@@ -211,36 +222,41 @@ class ServedModel:
         self._facts("load", label=self._label)
 
     def digest(self) -> str:
-        """Of its parameters and buffers, as the process itself says."""
-        return str(self._facts("digest").get("sha256"))[:64]
+        """Of parameters and buffers, as the processes themselves say."""
+        return " ".join(str(facts.get("sha256"))[:64] for facts in self._facts("digest"))
 
     def flops(self) -> float | None:
         """Operations a token, of a forward over a whole context, as the process itself says."""
-        count = self._facts("flops").get("flops_per_token")
+        count = self._facts("flops")[0].get("flops_per_token")
         return float(count) if isinstance(count, int | float) and 0 <= count < 1e18 else None
 
-    def _facts(self, call: str, **args: Any) -> dict[str, Any]:
+    def _facts(self, call: str, **args: Any) -> list[dict[str, Any]]:
+        """What each process answers; they work side by side."""
         with _explained():
-            facts: dict[str, Any] = self._server.call(call, **args)[1]
-            return facts
+            for server in self._servers:
+                server.submit(call, **args)
+            return [server.result()[1] for server in self._servers]
 
     def hidden_states(self, batches: Iterable[Batch]) -> Iterator[Tensor]:
-        """See `HiddenStates`; one batch is computed while the one before is looked at."""
-        under_way: deque[None] = deque()
+        """See `HiddenStates`. The batches are dealt out to the processes, each of which computes
+        one while the one before is looked at."""
+        under_way: deque[channel.Server] = deque()
+        turns = itertools.cycle(self._servers)
         with _explained():
             for batch in batches:
-                if len(under_way) == channel.Server.SLOTS:
-                    under_way.popleft()
-                    yield self._taken()
+                if len(under_way) == channel.Server.SLOTS * len(self._servers):
+                    yield _taken(under_way.popleft())
                 given = {"idx": batch.idx.numpy(), "places": batch.places.numpy()}
-                shape = (len(batch.places), self._sizes.n_embd)
-                self._server.submit("hidden", given, {"hidden": (np.float32, shape)})
-                under_way.append(None)
-            for _ in under_way:
-                yield self._taken()
+                wanted = {"hidden": (np.float32, (len(batch.places), self._sizes.n_embd))}
+                server = next(turns)
+                server.submit("hidden", given, wanted, bfloat16=self.bfloat16)
+                under_way.append(server)
+            while under_way:
+                yield _taken(under_way.popleft())
 
-    def _taken(self) -> Tensor:
-        return torch.from_numpy(self._server.result()[0]["hidden"])
+
+def _taken(server: channel.Server) -> Tensor:
+    return torch.from_numpy(server.result()[0]["hidden"])
 
 
 @contextlib.contextmanager
@@ -272,5 +288,10 @@ def ready(
     server.load()
     device = device_of(os.environ.get("HARNESS_GPUS", ""))
     return ScoredModel(
-        server.hidden_states, checkpoint.head(device), sizes.block_size, sizes.vocab_size, device
+        server.hidden_states,
+        checkpoint.head(device),
+        sizes.block_size,
+        sizes.vocab_size,
+        device,
+        tf32=server.bfloat16,
     )

@@ -2,7 +2,7 @@
 settings=()
 device=cuda
 scoring=()
-lm_eval=(--tasks arc_easy,hellaswag,piqa,winogrande --hidden piqa,winogrande)
+lm_eval=(--bfloat16 --tasks arc_easy,hellaswag,piqa,winogrande --hidden piqa,winogrande)
 # Parameters and buffers that a model may hold besides the unedited one's, as a share of them.
 max_extra=0.25
 # Positions that the audit asks again.

@@ -11,10 +11,10 @@ export PYTHONPATH="$root/nanoGPT:${PYTHONPATH:-}"
 # Threads that wait by spinning stand still where the cores are shared: 15 times slower.
 export OMP_WAIT_POLICY=PASSIVE
 
-# The model server, and scoring, on the first of the stage's GPUs.
+# A model server for each of the stage's GPUs; scoring on the first.
 # -P: the current folder holds the edited code, or did, and stays off the path.
 serve() {
-  export CUDA_VISIBLE_DEVICES=${gpus[0]:-}
+  export CUDA_VISIBLE_DEVICES=${HARNESS_GPU:-}
   exec python -P -m model_server -- "${settings[@]}"
 }
 score() { # score MODULE OPTION...: computes the stage's metrics
