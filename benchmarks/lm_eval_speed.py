@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--gpus", default="0", help="ids for the stage; empty for a CPU")
     parser.add_argument("--checkpoint", type=Path, help="folder of trained weights")
     parser.add_argument("--label", default="gpt", help="the stage that trained them")
+    parser.add_argument("--without-stock", action="store_true", help="time the stage alone")
     options = parser.parse_args()
     os.environ["HARNESS_GPUS"] = options.gpus
     device = "cuda:0" if options.gpus else "cpu"
@@ -160,11 +161,15 @@ def main() -> None:
         (folder / "serve.json").write_text(json.dumps(plan))
         os.environ[channel.SERVER] = str(folder / "serve.json")
         sizes = Sizes.of(settings)
+        tokens_of: dict[bool, Results] = {}
 
         def ours(bfloat16: bool, some: list[Instance]) -> tuple[float, Results]:
             with ServedModel(options.label, sizes, bfloat16=bfloat16) as server:
                 scored = ready(server, Checkpoint(folder, options.label), sizes, 0.0)
-                return timed(CheckpointLM(scored, vocabulary).loglikelihood, some)
+                result = timed(CheckpointLM(scored, vocabulary).loglikelihood, some)
+                behind = scored.scored[min(WARM_UP, len(some)) :][: len(exact)]
+                tokens_of[bfloat16] = np.concatenate([score.losses for _, score in behind])
+                return result
 
         def stock(dtype: torch.dtype, some: list[Instance]) -> tuple[float, Results]:
             twin = stock_model(model, options.bpe, dtype, device)
@@ -172,6 +177,8 @@ def main() -> None:
 
         own_s, own = ours(True, requests)
         print(f"the stage: {own_s:.1f} s", file=sys.stderr, flush=True)
+        if options.without_stock:
+            return
         _, own_exact = ours(False, exact)
         stock_s, other = stock(torch.bfloat16, requests)
         print(f"stock: {stock_s:.1f} s", file=sys.stderr, flush=True)
@@ -190,6 +197,7 @@ def main() -> None:
     print(f"| the stage in fp32, stock in fp32 | {distance(own_exact, other_exact)} |")
     print(f"| stock in bfloat16, stock in fp32 | {distance(other[: len(exact)], other_exact)} |")
     print(f"| the stage in bfloat16, stock in fp32 | {distance(own[: len(exact)], other_exact)} |")
+    print(f"| one token, the stage in bfloat16 and in fp32 | {distance(*tokens_of.values())} |")
 
 
 def args(requests: Sequence[Instance]) -> list[tuple[str, str]]:

@@ -2,12 +2,13 @@
 
     python benchmarks/stage_run.py --profile 345m --gpus 0,1 -- --max_iters=20 --eval_interval=10
 
-Copies the task, adds the settings to the profile's, prepares random tokens, and lets the runner
-go through the first stage: reference and preflight if the profile has them, then training and
-scoring. Prints a Markdown table of the steps with their times, what training printed, the size
-and hash of the checkpoint, and what the audit measured. With --edit, a Python file's text takes
-the place of the block loop's line. Needs numpy, torch, psutil, pydantic, packaging, and this
-checkout, no installed harness.
+Copies the task, adds the settings to the profile's, prepares random tokens (or takes the prepared
+folder that --data names), and lets the runner go through the first stage, or as many as --stages
+says: reference and preflight if the profile has them, then training and scoring. Prints a Markdown
+table of the steps with their times, what training printed, the size and hash of the checkpoint, and
+what the audit measured. With --edit, a Python file's text takes the place of the block loop's
+line. --picture draws the losses, and needs matplotlib. Needs numpy, torch, psutil, pydantic,
+packaging, and this checkout, no installed harness.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -48,15 +50,19 @@ def main() -> None:
     parser.add_argument("--gpus", default="0,1", help="ids, comma-separated; empty for a CPU")
     parser.add_argument("--tokens", type=int, default=20_000_000)
     parser.add_argument("--vocab-size", type=int, default=50257)
+    parser.add_argument("--data", type=Path, help="a prepared folder in place of random tokens")
+    parser.add_argument("--stages", type=int, default=1, help="so many of the profile's")
+    parser.add_argument("--lines", default="", help="further ones of the profile's settings file")
+    parser.add_argument("--picture", type=Path, help="draws the losses of training there")
     parser.add_argument("--windows", type=int, default=64, help="that are scored, of each split")
     parser.add_argument("--edit", type=Path, help="text in place of the block loop's line")
-    parser.add_argument("--keep", type=Path, help="copies logs and metrics.json there")
+    parser.add_argument("--keep", type=Path, help="copies logs, results, checkpoints there")
     parser.add_argument("extra", nargs="*", help="further --key=value settings, behind --")
     options = parser.parse_args()
     gpus = [int(g) for g in options.gpus.split(",") if g]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        task = own_copy(folder, options.profile, options.windows, options.extra)
+        task = own_copy(folder, options)
         data = folder / "data"
         prepare_data(task, options, data)
         paths = RunPaths(folder / "run")
@@ -68,7 +74,7 @@ def main() -> None:
             paths, data, cache, gpus=gpus, sandbox=not isinstance(found, sandbox.Problem)
         )
         plan = make_plan(task, options.profile, 1, 1, around)
-        plan = plan.model_copy(update={"stages": plan.stages[:1]})
+        plan = plan.model_copy(update={"stages": plan.stages[: options.stages]})
         edited = {}
         if options.edit:
             text = task.read_file(FILE)
@@ -78,28 +84,38 @@ def main() -> None:
         command = [sys.executable, "-m", "harness.jobs.runner", str(paths.root)]
         environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
         subprocess.run(command, cwd=ROOT, env=environment, check=False)
-        show(paths, plan.stages[0].label)
+        for stage in plan.stages:
+            show(paths, stage.label)
+        if options.picture:
+            draw(paths.step(plan.stages[0].label, "run").log, options.picture)
         if options.keep:
-            for file in paths.steps.rglob("*"):
+            options.keep.mkdir(parents=True, exist_ok=True)
+            for file in paths.root.rglob("*"):
                 if file.name in ("log.txt", "metrics.json", "exit.json"):
-                    options.keep.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(file, options.keep / f"{file.parent.name}.{file.name}")
+                    name = f"{file.parent.parent.name}.{file.parent.name}.{file.name}"
+                    shutil.copy(file, options.keep / name)
+                elif file.name.startswith("ckpt_") and file.is_file():
+                    shutil.copy(file, options.keep / file.name)
 
 
-def own_copy(folder: Path, profile: str, windows: int, extra: list[str]) -> Task:
-    """The task in a folder of its own, where the profile's settings go on with `extra`."""
+def own_copy(folder: Path, options: argparse.Namespace) -> Task:
+    """The task in a folder of its own, where the profile's settings go on as the options say."""
     left_out = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "nanoGPT", folder / "nanoGPT", ignore=left_out)
     shutil.copytree(ROOT / "tasks" / TASK, folder / "tasks" / TASK, ignore=left_out)
     scripts = folder / "tasks" / TASK / "scripts"
-    with (scripts / f"settings_{profile}.sh").open("a") as file:
-        file.write(f"settings+=({' '.join(extra)})\nscoring+=(--max-windows={windows})\n")
+    with (scripts / f"settings_{options.profile}.sh").open("a") as file:
+        file.write(f"settings+=({' '.join(options.extra)})\n")
+        file.write(f"scoring+=(--max-windows={options.windows})\n{options.lines}\n")
     return load_task(folder / "tasks" / TASK)
 
 
 def prepare_data(task: Task, options: argparse.Namespace, data: Path) -> None:
-    """Random tokens in the place of the profile's data set."""
+    """Random tokens, or the folder of the options, in the place of the profile's data set."""
     own = data / task.profile(options.profile).data.name
+    if options.data:
+        shutil.copytree(options.data, own)
+        return
     prepare = [sys.executable, ROOT / "nanoGPT/prepare_data.py", "random", "--out", own]
     sizes = ["--tokens", options.tokens, "--vocab-size", options.vocab_size]
     subprocess.run([str(part) for part in [*prepare, *sizes]], check=True)
@@ -131,6 +147,23 @@ def show(paths: RunPaths, label: str) -> None:
         content: dict[str, Any] = json.loads(metrics.read_text())
         print(json.dumps({"void": content.get("void"), **content["metrics"]}))
         print(json.dumps(content["hidden"]["audit"], indent=1))
+
+
+def draw(log: Path, picture: Path) -> None:
+    """The losses in a training log: of each step that it tells, and on the monitor split."""
+    from matplotlib import pyplot
+
+    text = log.read_text(errors="replace")
+    steps = re.findall(r"^step (\d+) of \d+: loss ([\d.]+)", text, re.MULTILINE)
+    evaluated = re.findall(r"^TRAIN_METRICS: step=(\d+), .*val_loss=([\d.]+)", text, re.MULTILINE)
+    figure, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
+    for points, style, label in ((steps, "-", "training batch"), (evaluated, "o-", "monitor")):
+        x, y = zip(*((int(step), float(loss)) for step, loss in points), strict=True)
+        axes.plot(x, y, style, label=label)
+    axes.set(xlabel="step (524,288 tokens)", ylabel="loss, nats/token")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    figure.savefig(picture)
 
 
 if __name__ == "__main__":
