@@ -25,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import channel
 from edited_file import import_file
+from pinning import pin
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -125,7 +126,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             "hidden": lambda i, o, bfloat16: model().hidden(i, o, bfloat16),
             "digest": lambda i, o: model().digest(i, o),
             "flops": lambda i, o: model().flops(i, o),
-        }
+        },
+        begin=pin,
     )
 
 

@@ -42,8 +42,14 @@ def late(inputs, outputs):
     serve_later.append(outputs["y"])
     outputs["y"][...] = 1
 
-serve_later = []
-channel.serve({"double": double, "fail": fail, "tell": tell, "leave": leave, "late": late})
+begun = []
+
+def memory(inputs, outputs):
+    outputs["last"][...] = 7
+    return {"bytes": begun[0].nbytes, "same": bool((begun[0] == 7).any())}
+
+handlers = {"double": double, "fail": fail, "tell": tell, "leave": leave, "late": late}
+channel.serve(handlers | {"memory": memory}, begin=begun.append)
 """
 
 
@@ -187,6 +193,19 @@ def test_a_result_is_a_copy(start: Start) -> None:
         server.call("double", {"x": np.full(4, 9)}, {"y": (np.int64, (4,))})
         server.call("double", {"x": np.full(4, 9)}, {"y": (np.int64, (4,))})
         assert first["y"].tolist() == [1] * 4
+
+
+def test_another_copy_than_the_usual(start: Start) -> None:
+    with start() as server:
+        server.submit("double", {"x": np.arange(4)}, {"y": (np.int64, (4,))})
+        assert server.result(lambda view: view.tolist())[0] == {"y": [0, 2, 4, 6]}
+
+
+def test_both_sides_know_all_of_the_memory(start: Start) -> None:
+    with start() as server:
+        _, facts = server.call("memory", {}, {"last": (np.uint8, (1,))})
+        assert facts == {"bytes": server.memory.nbytes, "same": True}
+        assert (server.memory == 7).any()
 
 
 def test_arrays_that_are_too_large(start: Start) -> None:

@@ -315,10 +315,18 @@ class Server:
         self._waiting.append(wanted)
         self._calls += 1
 
-    def result(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    @property
+    def memory(self) -> NDArray[np.uint8]:
+        """All shared memory, for one who wants to lock its pages."""
+        return self._memory.view(np.uint8, (self._memory.size,), 0)
+
+    def result(
+        self, take: Callable[[NDArray[Any]], Any] = np.ndarray.copy
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Copies of the outputs of the oldest call under way, and its facts.
 
-        Raises ServerFailed if the served code raised, ChannelClosed if its process ended.
+        `take` makes the copies: to a GPU, say. Raises ServerFailed if the served code raised,
+        ChannelClosed if its process ended.
         """
         wanted = self._waiting.popleft()
         reply = self._connection.receive()
@@ -326,7 +334,7 @@ class Server:
             raise ServerFailed(_known_exception(reply["error"]))
         facts = reply.get("facts")
         views = _views(self._memory, wanted)
-        copies = {name: view.copy() for name, view in views.items()}
+        copies = {name: take(view) for name, view in views.items()}
         return copies, facts if isinstance(facts, dict) else {}
 
     def call(
@@ -402,15 +410,20 @@ def _known_exception(name: object) -> str:
     return str(name) if is_exception else "an exception"
 
 
-def serve(handlers: Mapping[str, Handler]) -> None:
+def serve(
+    handlers: Mapping[str, Handler], begin: Callable[[NDArray[np.uint8]], object] | None = None
+) -> None:
     """Answers the calls of a `Server` until it is gone.
 
+    `begin` is called first, with all shared memory.
     A handler that raises ends the process with its traceback, after the caller was told.
     """
     connection = connect()
     try:
         _, fd = connection.receive_with_fd()
         memory = Memory(fd)
+        if begin is not None:
+            begin(memory.view(np.uint8, (memory.size,), 0))
         while True:
             message = connection.receive()
             inputs, outputs = (_views(memory, message[k]) for k in ("inputs", "outputs"))

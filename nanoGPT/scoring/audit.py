@@ -43,7 +43,7 @@ class Rounding:
 
 
 FLOAT32 = Rounding(tolerance=0.02, most_mean=1e-3)
-BFLOAT16 = Rounding(tolerance=0.25, most_mean=2e-3)
+BFLOAT16 = Rounding(tolerance=0.1, most_mean=1e-3)
 SHARE = 0.005
 """Of a sample's positions that may differ by more: where rounding decides between two routes."""
 LEAST_COUNT = 2

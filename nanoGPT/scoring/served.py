@@ -20,11 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 import channel
 import custom_pretrain
+from pinning import pin, unpin
 from progress import StageError
 from scoring.model import BATCH_TOKENS, Batch, Head, ScoredModel
 from scoring.report import ScoreError
@@ -196,11 +198,16 @@ class ServedModel:
         self._servers = [
             channel.Server(memory, {GPU: gpu} if gpu else {}) for gpu in gpus.split(",")[:most]
         ]
+        self._device = device_of(gpus)
+        self._pinned: list[NDArray[np.uint8]] = []
 
     def __enter__(self) -> ServedModel:
+        self._pinned = [memory for server in self._servers if pin(memory := server.memory)]
         return self
 
     def __exit__(self, *_: object) -> None:
+        for memory in self._pinned:
+            unpin(memory)
         for server in self._servers:
             server.close()
 
@@ -245,18 +252,21 @@ class ServedModel:
         with _explained():
             for batch in batches:
                 if len(under_way) == channel.Server.SLOTS * len(self._servers):
-                    yield _taken(under_way.popleft())
+                    yield self._taken(under_way.popleft())
                 given = {"idx": batch.idx.numpy(), "places": batch.places.numpy()}
                 wanted = {"hidden": (np.float32, (len(batch.places), self._sizes.n_embd))}
                 server = next(turns)
                 server.submit("hidden", given, wanted, bfloat16=self.bfloat16)
                 under_way.append(server)
             while under_way:
-                yield _taken(under_way.popleft())
+                yield self._taken(under_way.popleft())
 
+    def _taken(self, server: channel.Server) -> Tensor:
+        def copy(view: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(view).to(self._device, copy=True)
 
-def _taken(server: channel.Server) -> Tensor:
-    return torch.from_numpy(server.result()[0]["hidden"])
+        hidden: Tensor = server.result(copy)[0]["hidden"]
+        return hidden
 
 
 @contextlib.contextmanager
