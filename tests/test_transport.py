@@ -42,6 +42,7 @@ def late(inputs, outputs):
     serve_later.append(outputs["y"])
     outputs["y"][...] = 1
 
+serve_later = []
 begun = []
 
 def memory(inputs, outputs):

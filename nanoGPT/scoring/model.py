@@ -133,25 +133,29 @@ class ScoredModel:
         Raises ScoreError if a loss is not finite, ValueError if a span is too long.
         """
         plan = list(batches(spans, batch_tokens or self.batch_tokens))
-        results: dict[int, SpanScore] = {}
         inputs = (self._input(spans, batch) for batch in plan)
+        found: list[tuple[Tensor, Tensor]] = []
         for batch, hidden in zip(plan, self.hidden_states(inputs), strict=True):
             targets = np.concatenate([np.asarray(spans[i].targets) for i in batch])
+            # On a GPU this only begins the work, and nothing waits for it before all is begun.
             with matmul_precision("high" if self.tf32 else "highest"):
-                loss, best = self.head.score(
-                    hidden.to(self.device), torch.from_numpy(targets).to(self.device, torch.int64)
-                )
-            losses = loss.cpu().numpy()
-            if not np.isfinite(losses).all():
-                raise ScoreError(
-                    "the model's loss is not a finite number. Look at the losses that training "
-                    "printed: a lower learning rate or a smaller change may keep them finite."
-                )
-            ends = np.cumsum([len(spans[i].targets) for i in batch])
-            starts = np.concatenate([[0], ends[:-1]])
-            missed = np.concatenate([[0], np.cumsum(~best.cpu().numpy())])
-            for i, start, end in zip(batch, starts, ends, strict=True):
-                results[i] = SpanScore(losses[start:end], bool(missed[start] == missed[end]))
+                wanted = torch.from_numpy(targets).to(self.device, torch.int64)
+                found.append(self.head.score(hidden.to(self.device), wanted))
+        losses, best = (
+            torch.cat(parts).cpu().numpy() if parts else np.zeros(0, dtype=np.float32)
+            for parts in ([loss for loss, _ in found], [best for _, best in found])
+        )
+        if not np.isfinite(losses).all():
+            raise ScoreError(
+                "the model's loss is not a finite number. Look at the losses that training "
+                "printed: a lower learning rate or a smaller change may keep them finite."
+            )
+        order = [i for batch in plan for i in batch]
+        ends = np.cumsum([len(spans[i].targets) for i in order], dtype=np.int64).tolist()
+        missed = np.concatenate([[0], np.cumsum(~best.astype(bool))]).tolist()
+        results: dict[int, SpanScore] = {}
+        for i, start, end in zip(order, [0, *ends], ends, strict=False):
+            results[i] = SpanScore(losses[start:end], missed[start] == missed[end])
         in_order = [results[i] for i in range(len(spans))]
         self.scored.extend(zip(spans, in_order, strict=True))
         return in_order

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -199,6 +199,7 @@ class ServedModel:
             channel.Server(memory, {GPU: gpu} if gpu else {}) for gpu in gpus.split(",")[:most]
         ]
         self._device = device_of(gpus)
+        self._copies: Any = torch.cuda.Stream() if gpus else None  # type: ignore[no-untyped-call]
         self._pinned: list[NDArray[np.uint8]] = []
 
     def __enter__(self) -> ServedModel:
@@ -265,7 +266,12 @@ class ServedModel:
         def copy(view: NDArray[Any]) -> Tensor:
             return torch.from_numpy(view).to(self._device, copy=True)
 
-        hidden: Tensor = server.result(copy)[0]["hidden"]
+        if self._device.type == "cpu":
+            return cast(Tensor, server.result(copy)[0]["hidden"])
+        # Beside the work on the batch before, which the usual stream would wait for.
+        with torch.cuda.stream(self._copies):
+            hidden: Tensor = server.result(copy)[0]["hidden"]
+        hidden.record_stream(torch.cuda.current_stream())
         return hidden
 
 
