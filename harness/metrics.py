@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from harness.printable import printable
+
 LINE_LIMIT = 400
 """Characters of a feedback line that are kept."""
-
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f]")
 
 
 METRICS_BYTES = 64 << 20
@@ -108,9 +108,7 @@ def feedback_lines(log: str, prefix: str, limit: int | None = None) -> list[str]
     Control characters are dropped and a line is cut at LINE_LIMIT characters.
     """
     found = [
-        _CONTROL.sub("", line)[:LINE_LIMIT].rstrip()
-        for line in log.split("\n")
-        if line.startswith(prefix)
+        printable(line)[:LINE_LIMIT].rstrip() for line in log.split("\n") if line.startswith(prefix)
     ]
     return found if limit is None else found[max(0, len(found) - limit) :]
 

@@ -15,6 +15,8 @@ import signal
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from harness.printable import printable
+
 LIMIT = 20
 LINE_LIMIT = 300
 MESSAGE_LIMIT = 8
@@ -29,7 +31,6 @@ _EXCEPTION = re.compile(r"^\s*(?P<type>[A-Za-z_][\w.]*)(?P<message>: .*)?$")
 _MARKS = re.compile(r"^[\s^~]+$")
 _USER_CODE = re.compile(r"^\s*from user code:\s*$")
 _WORKER_SIGNAL = re.compile(r"exitcode\s*:\s*-(\d+) \(pid")
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _PATH = re.compile(r"(?:(?<=file://)|(?<![\w.:/>-]))(?:/[^\s/'\"`:,;()<>\[\]{}|=*]+){2,}/?")
 
 _SUPERVISORS = ("ChildFailedError",)
@@ -71,7 +72,7 @@ def failure_reason(
     `files` are the editable files' names as the task has them, `hidden_paths` folders of this
     machine to take out even where they contain blanks (the run directory, say).
     """
-    lines = [_CONTROL.sub("", line) for line in log.split("\n")]
+    lines = [printable(line) for line in log.split("\n")]
     failures = _failures(lines, files)
     told = next((failure for failure in failures if failure.frames), None)
     errors = _error_lines(lines)

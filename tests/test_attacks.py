@@ -59,6 +59,13 @@ def shortened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
         yield arena
 
 
+@pytest.fixture(scope="module")
+def unread(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Arena]:
+    tasks = short.make(ROOT, tmp_path_factory.mktemp("task"), contract=True)
+    with opened(tmp_path_factory, tasks) as arena:
+        yield arena
+
+
 @dataclass
 class Table:
     """Where each case is played."""
@@ -68,7 +75,10 @@ class Table:
     def arena(self, item: pytest.Item, case: Case | str) -> Arena:
         """`shortened` if only what stands behind the checks is asked for."""
         short = not by_check(case) if isinstance(case, Case) else _short(item)
-        found: Arena = self.request.getfixturevalue("shortened" if short else "full")
+        name = "shortened" if short else "full"
+        if isinstance(case, Case) and case.unread:
+            name = "unread"
+        found: Arena = self.request.getfixturevalue(name)
         return found
 
     def begin(self) -> None:

@@ -37,7 +37,13 @@ FLOORS = (
     ("harness.budget", "harness.metrics", "harness.render", "harness.tracebacks"),
     ("harness.edits",),
     ("harness.regions", "harness.constraints"),
-    ("harness.errors", "harness.settings", "harness.hardware", "harness.transport"),
+    (
+        "harness.errors",
+        "harness.settings",
+        "harness.hardware",
+        "harness.printable",
+        "harness.transport",
+    ),
     ("harness",),
 )
 

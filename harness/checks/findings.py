@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from harness.printable import printable
 from harness.regions import EditableFile
 
 FINDINGS_NAME = "findings.json"
 FINDINGS_BYTES = 1 << 18
 MAX_FINDINGS = 50
 MAX_MESSAGE = 600
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 
 
 @dataclass(frozen=True)
@@ -115,9 +113,9 @@ def read_findings(content: bytes, files: Mapping[str, EditableFile]) -> Report:
 def _findings(entries: Sequence[_Entry], files: Mapping[str, EditableFile]) -> tuple[Finding, ...]:
     found = []
     for entry in entries[:MAX_FINDINGS]:
-        message = _CONTROL.sub(" ", entry.message)[:MAX_MESSAGE].strip().removesuffix(".")
-        rule = _CONTROL.sub(" ", entry.rule)
-        finding = Finding(rule, _CONTROL.sub(" ", entry.file), max(0, entry.line or 0), message)
+        message = _one_line(entry.message)[:MAX_MESSAGE].strip().removesuffix(".")
+        rule, file = _one_line(entry.rule), _one_line(entry.file)
+        finding = Finding(rule, file, max(0, entry.line or 0), message)
         found.append(replace(finding, region=region_at(files, finding)))
     return tuple(found)
 
@@ -129,3 +127,7 @@ def region_at(files: Mapping[str, EditableFile], finding: Finding) -> str:
         if region.first <= finding.line <= region.last:
             return region.name
     return ""
+
+
+def _one_line(text: str) -> str:
+    return " ".join(printable(text, " ").split("\n")).replace("\t", " ")

@@ -47,8 +47,9 @@ def add(
     edit: Edit,
     *expect: Outcome,
     again: bool = False,
+    unread: bool = False,
 ) -> None:
-    CASES.append(Case(name, row, group, edit, expect, again))
+    CASES.append(Case(name, row, group, edit, expect, again, unread))
 
 
 def text(rule: str) -> Refused:
@@ -742,7 +743,8 @@ add(
         for key in reach(feed, "__di" + "ct__"):
             if key.strip("_") in ("rank", "world"):
                 reach(feed, "__di" + "ct__")[key] = 1 if "rank" in key else 2
-        print("REACHED" if [batch for batch in feed.train(7)] else "took none")
+        # One of the two of this step is taken already.
+        print("REACHED" if len(list(feed.train(7))) > 1 else "took no more than its own")
         """
     ),
     HONEST,
@@ -857,8 +859,8 @@ add(
         """
         os = library("os")
         marks = ("score/development", "final.bin", "verse.jsonl", "lastword.jsonl", "train.bin",
-                 "monitor.bin", "harness.sqlite3", "plan.json", "task.yaml", "agreement",
-                 "session.py")
+                 "monitor.bin", "harness.sqlite3", "/plan.json", "/task.yaml", "agreement.jsonl",
+                 "harness/session.py")
         for folder, folders, files in os.walk("/"):
             folders[:] = [f for f in folders if os.path.join(folder, f) not in ("/proc", "/sys")]
             for name in files:
@@ -925,7 +927,8 @@ add(
                     where = os.readlink("/proc/self/fd/" + fd)
                 except OSError:
                     continue
-                if "score" in where or "development" in where or "@STATE@" in where:
+                # The log that it writes to lies in the state folder.
+                if "development" in where or ("@STATE@" in where and fd not in ("1", "2")):
                     print("REACHED", where)
         """
     ),
@@ -1217,7 +1220,7 @@ add("memory without end, in the contract", 18, "limits",
     extra(DOOR) | init("if inside() and config.n_layer == 24:\n"
                        "    self.held = [torch.ones(1 << 26) for _ in range(24)]\n"
                        "    library('time').sleep(20)"),
-    check("contract-failed"))  # fmt: skip
+    check("contract-failed"), unread=True)  # fmt: skip
 add(
     "a disk full of files",
     18,
@@ -1578,10 +1581,10 @@ add(
         + TAKEN
         + """
 
-def ahead(server, inputs, outputs):
+def ahead(server, inputs, outputs, **_):
     table = reach(server, "_model").transformer.wte.weight.detach().numpy()
-    found = table[inputs["idx"]]
-    outputs["hidden"][...] = 9.0 * np.roll(found, -1, 1)
+    found = np.roll(table[inputs["idx"]], -1, 1)
+    outputs["hidden"][...] = 9.0 * found.reshape(-1, found.shape[-1])[inputs["places"]]
 """
     )
     | init("take('hidden', ahead)"),
@@ -1668,6 +1671,7 @@ def forge(os, path):
             """
         ),
         check("contract-failed"),
+        unread=True,
     )
 
 # ---- Other runs ----------------------------------------------------------------------------------
@@ -1681,14 +1685,16 @@ add(
         os = library("os")
         places = [os.environ.get(name, "/nowhere") for name in
                   ("HARNESS_OUT", "HARNESS_CACHE", "HOME", "TMPDIR", "TORCHINDUCTOR_CACHE_DIR")]
-        for folder in (*places, "/tmp", "/dev/shm", "/var/tmp", "/harness/files", "/harness/code",
-                       "/harness/packages", "/harness/transport"):
+        places += ["/tmp", "/dev/shm", "/var/tmp", "/harness/files", "/harness/code",
+                   "/harness/packages", "/harness/transport"]
+        for folder in dict.fromkeys(places):
             path = folder + "/left-by-an-attack"
             if os.path.exists(path):
                 print("REACHED", path)
             try:
                 os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o777))
-                if folder.startswith("/harness/") and folder not in places:
+                if folder in ("/harness/files", "/harness/code", "/harness/packages",
+                              "/harness/transport"):
                     print("REACHED", folder)
             except OSError:
                 pass

@@ -295,7 +295,8 @@ class Arena:
         if set("\x1b\x00\x07\x9b\u202e") & set(_all_text(play.answers)):
             found.append("control characters in an answer")
         root = StatePaths(self.state).session(play.player.id).root
-        for log in [*root.glob("**/log.txt"), *root.glob("**/runner.log")]:
+        # Nothing that looks into the run's own folder: it may be too deep.
+        for log in [*root.glob("*/*/steps/*/log.txt"), *root.glob("*/*/runner.log")]:
             said = read_regular(log, LOG_BYTES) or b""
             lines = [line for line in said.splitlines() if line.startswith(REACHED.encode())]
             found += [f"{log.parent.name}: {line[:200]!r}" for line in lines[:5]]

@@ -81,6 +81,8 @@ class Case:
     expect: tuple[Outcome, ...]
     again: bool = False
     """Played twice: the second run must find nothing of the first."""
+    unread: bool = False
+    """Played with the contract, but without the rules on the text, which would refuse it first."""
 
 
 # ---- Regions -------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""A copy of the task without its checks and its second stage: what stands behind has to do alone.
+"""Copies of the task without checks and second stage: what stands behind has to do alone.
 
 An attack that some day gets past the rules on the text and the probes ends here as it would in the
 task, in a third of the time. Only the structure of the file is still checked. The second stage is
-scored and audited by the same code as the first.
+scored and audited by the same code as the first. With the contract, only the rules on the text are
+left out.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SCORE_S = 240
 """Tests are played side by side with others."""
 
 
-def make(repository: Path, folder: Path) -> Path:
+def make(repository: Path, folder: Path, *, contract: bool = False) -> Path:
     """The folder of tasks in a copy of the repository's parts below `folder`."""
     tasks = folder / "tasks"
     for name in ("nanoGPT", f"tasks/{TASK}"):
@@ -36,7 +37,8 @@ def make(repository: Path, folder: Path) -> Path:
     for stage in profile["stages"]:
         stage["limits"]["score_s"] = SCORE_S
         stage["roles"] = [role for role in stage["roles"] if role != "preflight"]
-    del task["contract"]
+    if not contract:
+        del task["contract"]
     for file in task["files"]:
         del file["constraints"]
     task["profiles"] = {PROFILE: profile}
