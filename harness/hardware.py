@@ -44,8 +44,10 @@ def description() -> dict[str, object]:
     return {
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
+        "lm_eval": metadata.version("lm_eval"),
         "machine": platform.machine(),
         "cores": psutil.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
         "gpus": [gpu.name for gpu in gpus()],
+        "gpu_memory_bytes": [gpu.memory for gpu in gpus()],
     }

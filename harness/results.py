@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from harness.events import StageResult, TestFinished, seal
-from harness.jobs.plan import RunStatus, StepStatus
+from harness.jobs.plan import RunStatus, StepStatus, read_progress
 from harness.metrics import METRICS_BYTES, CurvePoint, MetricsError, Scores, feedback_lines
 from harness.task import Stage, Task
 from harness.workspace import RunPaths, read_log, read_regular
@@ -61,10 +61,27 @@ def collect(
         stages=tuple(stages),
         curve=tuple(_thinned(curve)),
         void=void,
-        provenance={**provenance, "checkpoints": _checkpoints(status)},
+        provenance={
+            **provenance,
+            "runs": _runs(paths, status),
+            "checkpoints": _checkpoints(status),
+        },
         private=private,
         private_digest=private_digest,
     )
+
+
+def _runs(paths: RunPaths, status: RunStatus) -> dict[str, dict[str, float | None]]:
+    """By stage, what training said last of its speed and its memory; nobody has checked it."""
+    told = {
+        step.stage: progress
+        for step in status.steps
+        if step.role == "run" and (progress := read_progress(paths.out, step.stage)) is not None
+    }
+    return {
+        label: {"tokens_per_s": p.tokens_per_s, "peak_memory_bytes": p.peak_memory_bytes}
+        for label, p in told.items()
+    }
 
 
 def _checkpoints(status: RunStatus) -> list[dict[str, Any]]:

@@ -391,10 +391,15 @@ class Service:
 
     def _unedited_key(self, live: LiveSession, label: str) -> str:
         """What a score of the unedited files can be compared with."""
-        data = live.task.profile(live.profile).data.name
-        manifest = (self.data_dir / data / "manifest.json").read_bytes()
-        digest = hashlib.sha256(manifest + live.session.state.header.locked_digest.encode())
+        parts = (*self._data(live).values(), live.session.state.header.locked_digest)
+        digest = hashlib.sha256(" ".join(parts).encode())
         return f"{live.task.name}-{live.task.version}-{label}-{digest.hexdigest()[:16]}"
+
+    def _data(self, live: LiveSession) -> dict[str, str]:
+        """Which data set a session's tests use; its manifest names and hashes all of it."""
+        name = live.task.profile(live.profile).data.name
+        manifest = (self.data_dir / name / "manifest.json").read_bytes()
+        return {"name": name, "manifest_sha256": hashlib.sha256(manifest).hexdigest()}
 
     def _unedited(self, live: LiveSession) -> dict[str, Path]:
         """By stage: what scoring the unedited files left, where that was done already."""
@@ -638,6 +643,7 @@ class Service:
                 "seed": active.seed,
                 "files_digest": active.files_digest,
                 "locked_digest": live.session.state.header.locked_digest,
+                "data": self._data(live),
                 "sandbox": self._sandbox_name(paths),
                 **hardware.description(),
             },

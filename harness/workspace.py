@@ -48,10 +48,6 @@ class StatePaths:
     def dataset(self, name: str) -> Path:
         return self.data / safe_name(name)
 
-    def dataset_manifest(self, name: str) -> Path:
-        """Written last by whoever prepares the dataset: it exists exactly when that is ready."""
-        return self.dataset(name) / "manifest.json"
-
     @property
     def sessions(self) -> Path:
         return self.root / "sessions"

@@ -69,6 +69,11 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     os.replace(temporary, path)
 
 
+def _peak_memory() -> int | None:
+    """Most GPU memory that this process has held at once, in bytes; None on a CPU."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+
+
 class Progress:
     """Prints metric lines and keeps `<folder>/progress.json`; silent on every rank but the first.
 
@@ -128,5 +133,6 @@ class Progress:
                 "steps": self._steps,
                 "loss": loss,
                 "tokens_per_s": self._tokens_per_s,
+                "peak_memory_bytes": _peak_memory(),
             },
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -61,6 +62,16 @@ class Session:
             if answer["data"]["state"] == "finished":
                 return answer
         raise AssertionError(answer["text"])
+
+    def provenance(self) -> dict[str, Any]:
+        """Of the one finished test, as the transcript tells it."""
+        path = f"/v1/sessions/{self.id}/transcript"
+        lines = self.server.http.get(path, headers=self.headers).text.splitlines()
+        [found] = [
+            e["provenance"] for e in map(json.loads, lines) if e.get("type") == "test_finished"
+        ]
+        assert isinstance(found, dict)
+        return found
 
     @property
     def run_dir(self) -> Path:
@@ -191,6 +202,16 @@ def test_a_whole_test_trains_and_scores(session: Session) -> None:
     assert "fitting_word" not in json.dumps(answer) + session.created["prompt"]
     gpt = json.loads((session.run_dir / "steps/gpt-smoke.score/metrics.json").read_text())
     assert gpt["hidden"]["final"]["val_loss"] != gpt["metrics"]["val_loss"]
+    provenance = session.provenance()
+    assert provenance["data"]["name"] == "shakespeare"
+    manifest = (shakespeare_dir() / "manifest.json").read_bytes()
+    assert provenance["data"]["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
+    assert provenance["runs"]["gpt-smoke"]["tokens_per_s"] > 0
+    [weights, _] = provenance["checkpoints"]
+    kept = (session.run_dir / "kept" / weights["file"]).read_bytes()
+    assert weights["sha256"] == hashlib.sha256(kept).hexdigest()
+    for known in ("torch", "lm_eval", "seed", "sandbox", "cores", "files_digest", "locked_digest"):
+        assert provenance[known], known
     windows = gpt["per_window"]["val_loss"]
     assert sum(windows) / len(windows) == pytest.approx(metrics["val_loss"], abs=1e-3)
 

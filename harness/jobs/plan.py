@@ -183,6 +183,8 @@ class Progress(BaseModel):
     """The last one printed."""
     tokens_per_s: float | None = None
     """Over all GPUs."""
+    peak_memory_bytes: float | None = None
+    """Most that the first rank has held on its GPU."""
     seconds_left: float | None = None
     """Of this step, by its own pace."""
 
@@ -576,7 +578,8 @@ def read_progress(out: Path, label: str) -> Progress | None:
         return None
     if not isinstance(raw, dict) or raw.get("stage") != label:
         return None
-    numbers = {name: _finite(raw.get(name)) for name in ("step", "steps", "loss", "tokens_per_s")}
+    names = ("step", "steps", "loss", "tokens_per_s", "peak_memory_bytes")
+    numbers = {name: _finite(raw.get(name)) for name in names}
     step, steps = numbers["step"], numbers["steps"]
     return Progress(
         stage=label,
@@ -584,6 +587,7 @@ def read_progress(out: Path, label: str) -> Progress | None:
         steps=None if steps is None or steps < 0 else int(steps),
         loss=numbers["loss"],
         tokens_per_s=numbers["tokens_per_s"],
+        peak_memory_bytes=numbers["peak_memory_bytes"],
     )
 
 

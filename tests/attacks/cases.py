@@ -1581,7 +1581,7 @@ add(
         + TAKEN
         + """
 
-def ahead(server, inputs, outputs, **_):
+def ahead(server, inputs, outputs, *_):
     table = reach(server, "_model").transformer.wte.weight.detach().numpy()
     found = np.roll(table[inputs["idx"]], -1, 1)
     outputs["hidden"][...] = 9.0 * found.reshape(-1, found.shape[-1])[inputs["places"]]
