@@ -50,7 +50,7 @@ from harness.regions import EditableFile
 from harness.store import Store
 from harness.task import Role, Task
 from harness.transport.channel import sandboxed
-from harness.workspace import RunPaths, StatePaths, read_regular
+from harness.workspace import RunPaths, StatePaths, read_regular, remove_tree
 
 TASK = "llm-pretrain-residual"
 PROFILE = "smoke"
@@ -177,6 +177,10 @@ class Arena:
         self.process.wait()
         for listener in self.listeners:
             listener.close()
+        # What a run leaves may be too deep for pytest, which clears up after some sessions.
+        for session in StatePaths(self.state).sessions.glob("*"):
+            for run in session.glob("runs/*"):
+                remove_tree(run / "out")
 
     # -- playing -----------------------------------------------------------------------------------
 
