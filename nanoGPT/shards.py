@@ -194,8 +194,9 @@ class Shards:
             largest = int(rows.max())
             if largest >= self._sizes.vocab_size:
                 raise ForeignToken(
-                    f"the split {split.name} holds token id {largest}, beyond the model's vocabulary "
-                    f"of {self._sizes.vocab_size} ids. Prepare the data again or raise --vocab_size."
+                    f"the split {split.name} holds token id {largest}, beyond the model's "
+                    f"vocabulary of {self._sizes.vocab_size} ids. Prepare the data again or raise "
+                    "--vocab_size."
                 )
             yield Rows(index, rows)
 

@@ -86,7 +86,7 @@ class ShardWriter:
 
     def _write(self) -> None:
         lengths = [len(document) for document in self._documents]
-        starts = np.cumsum([0, *lengths[:-1]]) if lengths else []
+        starts = np.cumsum([0, *lengths])[:-1]
         tokens = np.concatenate(self._documents or [np.zeros(0, np.uint16)])
         shard = write_shard(self._folder, self._split, len(self._shards), tokens, starts)
         self._shards.append(shard)
