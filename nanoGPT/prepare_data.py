@@ -31,9 +31,10 @@ from pathlib import Path
 from corpus.files import DataError, disk_error, prepare
 from corpus.random_tokens import build_random
 from corpus.shakespeare import build_shakespeare
+from corpus.sources import CLIMBMIX, FINEWEB, add_options, prepare_hosted, prepare_local
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def read_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Prepare a data folder.")
     kinds = parser.add_subparsers(dest="dataset", required=True)
     shakespeare = kinds.add_parser("shakespeare", help="plays and poems, vocabulary 4096")
@@ -43,23 +44,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     random.add_argument("--tokens", type=int, default=4_000_000, help="tokens in train")
     random.add_argument("--vocab-size", type=int, default=50257, help="at most 65536")
     random.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args(argv)
+    fineweb = kinds.add_parser("fineweb", help="10 billion tokens of the web")
+    add_options(fineweb, hosted=FINEWEB)
+    climbmix = kinds.add_parser("climbmix", help="a selected mixture; not for commercial use")
+    add_options(climbmix, hosted=CLIMBMIX)
+    text = kinds.add_parser("text", help="files of one's own")
+    add_options(text, hosted=None)
+    return parser.parse_args(argv)
+
+
+def make(args: argparse.Namespace) -> None:
+    """Make what the arguments say. Raises DataError, OSError."""
     out: Path = args.out.absolute()
+    if args.dataset == "shakespeare":
+        wanted = {"dataset": "shakespeare"}
+        prepare(out, wanted, lambda f: build_shakespeare(f, out.parent / "downloads"))
+    elif args.dataset == "random":
+        if args.tokens < 8 or not 2 <= args.vocab_size <= 65536:
+            raise DataError("--tokens must be 8 or more, --vocab-size between 2 and 65536")
+        how = {"tokens": args.tokens, "vocab_size": args.vocab_size, "seed": args.seed}
+        prepare(out, {"dataset": "random", **how}, lambda f: build_random(f, **how))
+    elif args.dataset == "text":
+        prepare_local(args)
+    else:
+        prepare_hosted(args, {"fineweb": FINEWEB, "climbmix": CLIMBMIX}[args.dataset])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     try:
-        if args.dataset == "shakespeare":
-            wanted = {"dataset": "shakespeare"}
-            prepare(out, wanted, lambda f: build_shakespeare(f, out.parent / "downloads"))
-        else:
-            if args.tokens < 8 or not 2 <= args.vocab_size <= 65536:
-                raise DataError("--tokens must be 8 or more, --vocab-size between 2 and 65536")
-            how = {"tokens": args.tokens, "vocab_size": args.vocab_size, "seed": args.seed}
-            prepare(out, {"dataset": "random", **how}, lambda f: build_random(f, **how))
+        make(read_arguments(argv))
     except DataError as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
     except OSError as error:
         print(f"ERROR: {disk_error(error)}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("ERROR: interrupted. Run this again: it goes on where it stopped", file=sys.stderr)
+        return 130
     return 0
 
 
