@@ -147,11 +147,9 @@ def build_corpus(
         splits, copies = _hold_out(paths, len(pieces), sets)
         splits["train"], counts = _tokenise(paths, recipe, pieces, workers)
         if not splits["train"]["tokens"]:
-            raise DataError(
-                "every document is held out, empty, or a near-duplicate of a held-out one"
-            )
+            raise DataError("every document is held out, empty, or like one that is held out")
         description = {**source.description, "files": [file.as_json() for file in source.files]}
-        manifest = {
+        manifest: dict[str, Any] = {
             "version": VERSION,
             "settings": settings,
             "dataset": recipe.dataset,

@@ -31,7 +31,7 @@ def _random(count: int, key: int) -> Hashes:
 
 
 _LETTERS = _random(256, 1)
-"""A number for each byte of a word, equal for both cases of a letter; 0 for what is between words."""
+"""A number for each byte, the same for both cases of a letter; 0 for what is between words."""
 for _byte in range(128):
     _LETTERS[_byte] = _LETTERS[ord(chr(_byte).lower())] if chr(_byte).isalnum() else 0
 _INSIDE = _LETTERS != 0
@@ -185,11 +185,13 @@ class HeldOut:
         maybe = np.flatnonzero(self.table[top >> np.uint64(3)] & _bit(top))
         place = np.searchsorted(self.keys, hashes[maybe])
         sure = self.keys[np.minimum(place, len(self.keys) - 1)] == hashes[maybe]
-        return maybe[sure]
+        known: NDArray[np.int64] = maybe[sure]
+        return known
 
 
 def _bit(top: Hashes) -> NDArray[np.uint8]:
-    return np.left_shift(1, top & np.uint64(7)).astype(np.uint8)
+    bit: NDArray[np.uint8] = np.left_shift(1, top & np.uint64(7)).astype(np.uint8)
+    return bit
 
 
 def _distinct(hashes: Hashes) -> int:

@@ -9,13 +9,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
-from typing import Any, TypeVar
+from multiprocessing.process import BaseProcess
+from typing import Any, TypeVar, cast
 
 from corpus.files import DataError
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 State = TypeVar("State")
+Started = dict["connection.Connection[Any, Any]", BaseProcess]
 
 
 def carry_out(
@@ -36,7 +38,7 @@ def carry_out(
             yield work(state, task)  # type: ignore[arg-type]
         return
     context = multiprocessing.get_context("spawn")
-    started: dict[connection.Connection, multiprocessing.process.BaseProcess] = {}
+    started: Started = {}
     try:
         for _ in range(min(workers, len(tasks))):
             ours, theirs = context.Pipe()
@@ -48,16 +50,16 @@ def carry_out(
             started[ours] = process
         yield from _hand_out(tasks, started)
     finally:
-        for process in started.values():
-            process.kill()
-        for line, process in started.items():
-            process.join()
+        for one in started.values():
+            one.kill()
+        for line, one in started.items():
+            one.join()
             line.close()
 
 
 def _hand_out(
     tasks: Sequence[Task],
-    started: dict[connection.Connection, multiprocessing.process.BaseProcess],
+    started: Started,
 ) -> Iterator[Any]:
     waiting = list(reversed(tasks))
     left = len(tasks)
@@ -65,12 +67,12 @@ def _hand_out(
         if waiting:
             line.send(waiting.pop())
     while left:
-        for line in connection.wait(list(started)):
-            assert isinstance(line, connection.Connection)
+        for ready in connection.wait(list(started)):
+            line = cast("connection.Connection[Any, Any]", ready)
+            process = started[line]
             try:
                 failure, result = line.recv()
             except (EOFError, ConnectionResetError):
-                process = started[line]
                 process.join()
                 raise DataError(
                     f"a worker died ({_how(process.exitcode)}). If it was short of memory, take "
@@ -105,6 +107,7 @@ def _serve(
             task = line.recv()
         except EOFError:
             return
+        answer: tuple[Exception | None, Any]
         try:
             answer = (None, work(state, task))
         except (DataError, OSError) as error:
