@@ -114,7 +114,9 @@ def seal(folder: Path, manifest: dict[str, Any]) -> None:
 
     A meta.json holds what its role needs, as it cannot see the manifest: the vocabulary, the
     shards of its splits, and the manifest's digest, by which the two are known to belong together.
+    The manifest lists size and sha256 of all other files, those of shards as they were written.
     """
+    manifest["files"] = _files(folder, manifest["splits"])
     content = json_bytes(manifest)
     meta = {name: manifest[name] for name in ("vocab_size", "eot", "dataset")}
     meta["manifest"] = hashlib.sha256(content).hexdigest()
@@ -124,6 +126,22 @@ def seal(folder: Path, manifest: dict[str, Any]) -> None:
             own["texts"] = manifest.get("texts", [])
         write_json(folder / part / "meta.json", own)
     (folder / "manifest.json").write_bytes(content)
+
+
+def _files(folder: Path, splits: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    known: dict[str, str] = {}
+    for name, split in splits.items():
+        for shard in split["shards"]:
+            file = f"{part_of(name)}/{shard['file']}"
+            known[file] = shard["sha256"]
+            known[file.removesuffix(".bin") + ".docs.npy"] = shard["docs_sha256"]
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            file = path.relative_to(folder).as_posix()
+            sha256 = known.get(file) or sha256_of(path)
+            found[file] = {"bytes": path.stat().st_size, "sha256": sha256}
+    return found
 
 
 PARTS: dict[str, Sequence[str]] = {
