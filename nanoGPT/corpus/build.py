@@ -142,6 +142,11 @@ def build_corpus(
         if not pieces:
             raise DataError("the files hold no documents")
         _begin(paths, recipe, source, len(pieces))
+        needed = 2 * sum(map(_size, pieces)) / BYTES_A_TOKEN
+        free = shutil.disk_usage(paths.root).free
+        print(
+            f"{len(pieces)} pieces, about {needed / 1e9:.1f} GB of shards; {free / 1e9:.1f} GB free"
+        )
         sets = _evaluation(paths, recipe, origin)
         scanned = _scan(paths, recipe, pieces, workers)
         splits, copies = _hold_out(paths, len(pieces), sets)
@@ -339,7 +344,8 @@ def _hold_out(
         described[split] = writer.finish()
         if not described[split]["tokens"]:
             raise DataError(
-                f"no document came into the split {split}: take more text, or a larger --held-out"
+                f"no document came into the split {split}: take more documents (in .txt files, lines "
+                "of <|endoftext|> separate them), or a larger --held-out"
             )
     return described, len(texts) - len(kept)
 

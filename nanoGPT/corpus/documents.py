@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -155,10 +156,14 @@ def _read_parquet(span: Span, key: str) -> Iterator[Batch]:
 
 def _column(column: pa.Array, path: str) -> Batch:
     """A column of texts, or of lists of token ids; a missing one counts as empty."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
     kind = column.type
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        rows = [_packed(ids.values, path) if ids.is_valid else b"" for ids in column]
-        return Batch(rows, True)
+        ends = column.offsets.to_numpy()
+        ids = _packed(column.values.to_numpy(zero_copy_only=False)[ends[0] : ends[-1]], path)
+        bounds = (2 * (ends - ends[0])).tolist()
+        return Batch([ids[a:b] for a, b in itertools.pairwise(bounds)], True)
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return Batch([text or b"" for text in column.cast(pa.large_binary()).to_pylist()], False)
     raise DataError(f"{path}: a column of {kind} is neither text nor lists of token ids")

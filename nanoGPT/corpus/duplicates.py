@@ -11,7 +11,7 @@ would; a shared hash of 64 bits that is no shared shingle needs 2**64 pairs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,9 @@ SHINGLE = 8
 SHARE = 0.3
 BITS_A_SHINGLE = 64
 """Of the bit table that most shingles of other texts do not pass: one in 64 does."""
+
+CHUNK = 1 << 20
+"""Bytes of text that are hashed at once."""
 
 Hashes = NDArray[np.uint64]
 
@@ -51,6 +54,27 @@ def shingles(texts: Sequence[bytes]) -> tuple[Hashes, NDArray[np.int64]]:
 
     A text without a word has none.
     """
+    parts = [_shingles(some) for some in _chunks(texts)]
+    counts = [np.diff(starts) for _, starts in parts]
+    return (
+        np.concatenate([np.zeros(0, dtype=np.uint64), *(hashes for hashes, _ in parts)]),
+        np.cumsum(np.concatenate([np.zeros(1, dtype=np.int64), *counts])),
+    )
+
+
+def _chunks(texts: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Runs of texts of about `CHUNK` bytes, whose arrays stay small."""
+    first = size = 0
+    for number, text in enumerate(texts):
+        if size > CHUNK:
+            yield texts[first:number]
+            first, size = number, 0
+        size += len(text)
+    if len(texts) > first:
+        yield texts[first:]
+
+
+def _shingles(texts: Sequence[bytes]) -> tuple[Hashes, NDArray[np.int64]]:
     joined = np.frombuffer(b" ".join([*texts, b""]), dtype=np.uint8)
     inside = np.take(_INSIDE, joined)
     at = np.flatnonzero(inside[1:] > inside[:-1]) + 1

@@ -137,7 +137,7 @@ def _files(folder: Path, splits: dict[str, Any]) -> dict[str, dict[str, Any]]:
             known[file.removesuffix(".bin") + ".docs.npy"] = shard["docs_sha256"]
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_file() and path.name not in ("manifest.json", "meta.json"):
             file = path.relative_to(folder).as_posix()
             sha256 = known.get(file) or sha256_of(path)
             found[file] = {"bytes": path.stat().st_size, "sha256": sha256}
