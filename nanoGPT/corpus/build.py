@@ -344,8 +344,8 @@ def _hold_out(
         described[split] = writer.finish()
         if not described[split]["tokens"]:
             raise DataError(
-                f"no document came into the split {split}: take more documents (in .txt files, lines "
-                "of <|endoftext|> separate them), or a larger --held-out"
+                f"no document came into the split {split}: take more documents (in .txt files "
+                "lines of <|endoftext|> separate them), or a larger --held-out"
             )
     return described, len(texts) - len(kept)
 

@@ -179,9 +179,9 @@ def _ask(repository: str, question: Callable[[], Any]) -> Any:
     try:
         return question()
     except (OSError, httpx.HTTPError, HFValidationError, RevisionResolutionError) as error:
-        if isinstance(error, OSError) and not isinstance(error, (ConnectionError, TimeoutError)):
-            if error.errno is not None:
-                raise  # a full disk, a folder that may not be written
+        local = isinstance(error, OSError) and error.errno is not None
+        if local and not isinstance(error, (ConnectionError, TimeoutError)):
+            raise  # a full disk, a folder that may not be written
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         raise DataError(
             f"could not fetch {repository} from the hub: {reason.rstrip('.')}. With a connection, "
