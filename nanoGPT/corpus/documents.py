@@ -100,7 +100,8 @@ def _spans(path: Path, most: int, key: str) -> Iterator[Span]:
             stop = min(first + most, size)
             yield Span(str(path), first, stop, stop - first)
     elif path.suffix == ".txt":
-        yield Span(str(path), 0, 1, path.stat().st_size)
+        if size := path.stat().st_size:
+            yield Span(str(path), 0, 1, size)
     else:
         raise DataError(f"{path} is none of {', '.join(KINDS)}")
 
