@@ -33,6 +33,7 @@ import torch  # noqa: E402
 import channel  # noqa: E402
 import data  # noqa: E402
 import shards  # noqa: E402
+from corpus.layout import describe_split, write_shard  # noqa: E402
 
 SEED = 42
 TOKENS = 20_000_000
@@ -64,8 +65,8 @@ def make_shards(folder: Path) -> None:
     rng = np.random.default_rng(0)
     splits = {}
     for name, count in (("train", TOKENS), ("monitor", 10_000)):
-        rng.integers(0, VOCAB_SIZE, size=count, dtype=np.uint16).tofile(folder / f"{name}.bin")
-        splits[name] = {"tokens": count}
+        ids = rng.integers(0, VOCAB_SIZE, size=count, dtype=np.uint16)
+        splits[name] = describe_split([write_shard(folder, name, 0, ids, [0])])
     meta = {"vocab_size": VOCAB_SIZE, "splits": splits}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
@@ -90,7 +91,7 @@ def rows(folder: Path, profile: str, settings: dict[str, int], seconds: float, r
 
 def bare_reading(folder: Path, sizes: SimpleNamespace) -> Read:
     """The rows of a step from the file, and no more."""
-    tokens = np.memmap(folder / "train.bin", dtype="<u2", mode="r")
+    tokens = np.memmap(folder / "train-00000.bin", dtype="<u2", mode="r")
     span = len(tokens) - sizes.block_size
 
     def read(step: int) -> None:

@@ -2,10 +2,14 @@
 
     python -P -m feeder --key=value ...          with the settings of the run
 
-Takes the listening socket that it inherits (`channel.Listener`), reads train.bin and monitor.bin in
-HARNESS_DATA, and keeps served.json in HARNESS_OUT. What a rank gets is known in advance: from its
-first step on, before each evaluation its monitor windows, and for each step its micro-batches. It
-asks for one piece after the other; each is sent once.
+Takes the listening socket that it inherits (`channel.Listener`), reads the shards in HARNESS_DATA,
+and keeps served.json in HARNESS_OUT. What a rank gets is known in advance: from its first step on,
+before each evaluation its monitor windows, and for each step its micro-batches. It asks for one
+piece after the other; each is sent once.
+
+The shards' sizes are compared with meta.json at the start, their sha256 beside the run, which
+reads all of them: the last step's tokens go out only when every one is right, and the first that is
+not ends the feeder.
 
 One process of this module is one start of a run, and whoever starts runs starts this one with it.
 Guaranteed, whatever the other side sends: in one start a rank has one connection, and no batch goes
@@ -27,6 +31,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -34,7 +39,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 import channel
-from shards import Rows, ShardError, Shards
+from shards import Rows, ShardError, Shards, check_digest
 
 TRAINING_FILE = Path(__file__).with_name("custom_pretrain.py")
 """The unedited file, whose classes hold the settings' defaults."""
@@ -46,6 +51,8 @@ REQUEST_BYTES = 256
 """No request needs half of it."""
 PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED)
 """Errors that the other side can bring about, and that end with its connections."""
+CHECKERS = 4
+"""Threads that compare the shards with their sha256."""
 PAUSE_S = 0.1
 """Before a connection is accepted again after one of them."""
 
@@ -126,9 +133,11 @@ class Feeder:
         """world and start of this start of the run: the same for all ranks"""
         self._ranks: set[int] = set()
         self._lines = threading.BoundedSemaphore(MOST_LINES)
+        self._checked = threading.Event()
 
     def serve(self, listener: channel.Listener) -> None:
         """Takes connections until the process is ended."""
+        threading.Thread(target=self._check_shards, daemon=True).start()
         while True:
             try:
                 line = listener.accept()
@@ -145,6 +154,15 @@ class Feeder:
             except RuntimeError:  # no more threads
                 line.close()
                 self._lines.release()
+
+    def _check_shards(self) -> None:
+        with ThreadPoolExecutor(CHECKERS) as pool:
+            try:
+                for _ in pool.map(lambda shard: check_digest(*shard), self._shards.digests()):
+                    pass
+            except ShardError as error:
+                _end(str(error))
+        self._checked.set()
 
     def _serve_line(self, line: channel.Connection) -> None:
         try:
@@ -206,6 +224,8 @@ class Feeder:
                     return
                 if kind == "train":
                     self._note(step)
+                    if step == self._settings.max_iters - 1:
+                        self._checked.wait()
                 if piece is None:
                     line.send({"end": True})
                 else:

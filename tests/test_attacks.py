@@ -225,8 +225,8 @@ def test_probes_from_inside_reach_nothing(role: Role, full: Arena) -> None:
 def test_no_mounted_file_holds_held_out_text(role: Role, full: Arena) -> None:
     """Every readable file, searched for tokens and items of every evaluation."""
     folder, hexes, texts = full.data / "shakespeare", [], []
-    for name in ("score/development.bin", "score/final.bin", "run/train.bin", "run/monitor.bin"):
-        content = (folder / name).read_bytes()
+    for name in ("score/development", "score/final", "run/train", "run/monitor"):
+        content = (folder / f"{name}-00000.bin").read_bytes()
         hexes += [content[place : place + 48].hex() for place in (0, len(content) // 4 * 2)]
     for path in (folder / "score/verse.jsonl", folder / "score/lastword.jsonl"):
         lines = path.read_text().splitlines()

@@ -392,8 +392,8 @@ def test_exceptions_of_an_edit_keep_their_traceback(trainer: Trainer):
 
 
 def test_missing_data(trainer: Trainer):
-    (trainer.folder / "data/train.bin").unlink()
-    assert trainer.fail().startswith("ERROR: no data: train.bin is missing from HARNESS_DATA. Pre")
+    (trainer.folder / "data/train-00000.bin").unlink()
+    assert trainer.fail().startswith("ERROR: no data: train-00000.bin is missing from HARNESS_DA")
 
 
 def test_no_data_folder_named(trainer: Trainer, monkeypatch: pytest.MonkeyPatch):

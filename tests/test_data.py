@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import types
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from training import load, make_data
+from training import load, make_data, write_split
 
 import shards
 
@@ -87,7 +86,7 @@ STARTS = [320379406, 592278910, 917231875, 533373529]
 
 def test_monitor_windows_follow_each_other(tmp_path: Path):
     folder = make_data(tmp_path)
-    tokens = np.fromfile(folder / "monitor.bin", dtype="<u2").astype(np.int64)
+    tokens = np.fromfile(folder / "monitor-00000.bin", dtype="<u2").astype(np.int64)
     batches = list(feed(folder).monitor(0))
     inputs = torch.cat([b.inputs for b in batches]).flatten().numpy()
     assert len(inputs) == 12 * 16  # of 200 tokens: as many whole windows as have a next token
@@ -99,25 +98,36 @@ def set_meta(folder: Path, text: str) -> None:
     (folder / "meta.json").write_text(text)
 
 
-def shorten(folder: Path, name: str, tokens: int, declared: bool) -> None:
-    path = folder / f"{name}.bin"
-    path.write_bytes(path.read_bytes()[: 2 * tokens])
-    if declared:
-        meta = json.loads((folder / "meta.json").read_text())
-        meta["splits"][name]["tokens"] = tokens
-        set_meta(folder, json.dumps(meta))
+def cut(folder: Path, file: str, size: int) -> None:
+    path = folder / file
+    path.write_bytes(path.read_bytes()[:size])
 
 
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
         (lambda f: (f / "meta.json").unlink(), "no data: meta.json is missing"),
-        (lambda f: (f / "monitor.bin").unlink(), "no data: monitor.bin is missing"),
+        (lambda f: (f / "monitor-00000.bin").unlink(), "no data: monitor-00000.bin is missing"),
         (lambda f: set_meta(f, "{"), "meta.json is not JSON"),
         (lambda f: set_meta(f, '{"vocab_size": "64"}'), "meta.json has no whole number"),
         (lambda f: set_meta(f, '{"vocab_size": 65}'), "the data has 65 token ids, the model kno"),
-        (lambda f: shorten(f, "train", 900, False), "train.bin holds 900 tokens where meta.json s"),
-        (lambda f: shorten(f, "monitor", 16, True), "monitor.bin holds 16 tokens, a sequence need"),
+        # The layout before there were numbered shards.
+        (
+            lambda f: set_meta(f, '{"vocab_size": 64, "splits": {"train": {"tokens": 9}}}'),
+            "meta.json lists no shards of train. Prepare it with",
+        ),
+        (
+            lambda f: cut(f, "train-00000.bin", 1800),
+            "train-00000.bin holds 900 tokens where meta.json says 2000.",
+        ),
+        (
+            lambda f: cut(f, "train-00000.bin", 3999),
+            "train-00000.bin holds 1999 tokens where meta.json says 2000.",
+        ),
+        (
+            lambda f: write_split(f, "monitor", range(16)),
+            "the split monitor holds 16 tokens, a sequence needs 17.",
+        ),
     ],
 )
 def test_unfit_data(tmp_path: Path, spoil: Any, reason: str):
@@ -130,6 +140,41 @@ def test_unfit_data(tmp_path: Path, spoil: Any, reason: str):
 
 def test_a_token_beyond_the_vocabulary(tmp_path: Path):
     folder = make_data(tmp_path)
-    np.full(2000, 64, dtype="<u2").tofile(folder / "train.bin")
-    with pytest.raises(data.StageError, match=r"train\.bin holds token id 64, beyond the model's"):
+    write_split(folder, "train", [64] * 2000)
+    with pytest.raises(data.StageError, match="train holds token id 64, beyond the model's"):
         list(feed(folder).train(0))
+
+
+@pytest.mark.parametrize("ends", [[700], [1, 3, 16, 17, 40, 1999], [0, 5, 5, 900, 2000]])
+def test_where_a_shard_ends_changes_nothing(tmp_path: Path, ends: list[int]):
+    """Sequences cross the ends of files, also over several of them and over empty ones."""
+    whole = make_data(tmp_path / "whole")
+    tokens = np.fromfile(whole / "train-00000.bin", dtype="<u2")
+    pieces = make_data(tmp_path / "pieces")
+    write_split(pieces, "train", *np.split(tokens, ends))
+    assert len(list(pieces.glob("train-*.bin"))) == len(ends) + 1
+    for step in range(20):
+        one, other = rows(feed(whole).train(step)), rows(feed(pieces).train(step))
+        assert len(one) == 4
+        assert all(torch.equal(one[i], other[i]) for i in one)
+
+
+def test_a_split_is_read_from_any_place_to_any_other(tmp_path: Path):
+    write_split(tmp_path, "train", range(5), [], range(5, 6), range(6, 10))
+    split = shards.Split(tmp_path, "train", shards.read_meta(tmp_path))
+    assert len(split) == 10
+    for start in range(10):
+        for stop in range(start, 12):
+            assert split.read(start, stop).tolist() == list(range(start, min(stop, 10)))
+
+
+def test_a_digest_is_compared_with_the_content(tmp_path: Path):
+    write_split(tmp_path, "train", range(100), range(100))
+    path = tmp_path / "train-00001.bin"
+    raw = bytearray(path.read_bytes())
+    raw[50] ^= 1
+    path.write_bytes(raw)
+    good, bad = shards.Split(tmp_path, "train", shards.read_meta(tmp_path)).digests()
+    shards.check_digest(*good)
+    with pytest.raises(shards.ShardError, match=r"^train-00001\.bin is not the shard that meta"):
+        shards.check_digest(*bad)

@@ -18,10 +18,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from training import FOLDER, SMALL, Trainer, edited, load, make_data, metrics
+from training import FOLDER, SMALL, Trainer, edited, load, make_data, metrics, write_split
 
 import channel
 import feeder
@@ -453,7 +452,7 @@ def test_bad_settings(argument: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda f: (f / "monitor.bin").unlink(), "ERROR: no data: monitor.bin is missing"),
+        (lambda f: (f / "monitor-00000.bin").unlink(), "ERROR: no data: monitor-00000.bin is mi"),
         (lambda f: (f / "meta.json").write_text("{"), "ERROR: meta.json is not JSON"),
     ],
 )
@@ -468,13 +467,45 @@ def test_a_broken_folder_is_said_at_once(
 
 
 def test_a_token_beyond_the_vocabulary_ends_the_feeder(fed: Feed, tmp_path: Path) -> None:
-    np.full(2000, 64, dtype="<u2").tofile(tmp_path / "data/train.bin")
+    write_split(tmp_path / "data", "train", [64] * 2000)
     feeding = fed()
     with closing(feeding.line()) as line:
         take(line, "monitor", 0)
         with pytest.raises(channel.ChannelClosed):
             ask(line, "train", 0)
     assert feeding.process.wait(10) == 1
+
+
+@pytest.mark.parametrize("file", ["train-00000.bin", "monitor-00000.bin"])
+def test_a_shard_with_another_content_ends_the_feeder(fed: Feed, tmp_path: Path, file: str) -> None:
+    path = tmp_path / "data" / file
+    raw = bytearray(path.read_bytes())
+    raw[7] ^= 1
+    path.write_bytes(raw)
+    feeding = fed()
+    _, said = feeding.process.communicate(timeout=20)
+    assert feeding.process.returncode == 1
+    assert said == (
+        f"ERROR: {file} is not the shard that meta.json describes: its sha256 differs. "
+        f"{shards.HOW_TO_PREPARE}\n"
+    )
+
+
+def test_a_run_that_is_faster_than_the_check_does_not_end(fed: Feed, tmp_path: Path) -> None:
+    """Its five steps take milliseconds, a shard of 2 GiB some seconds."""
+    large, folder = 1 << 30, tmp_path / "data"
+    with (folder / "monitor-00001.bin").open("wb") as file:
+        file.truncate(2 * large)  # takes no room on the disk
+    meta = json.loads((folder / "meta.json").read_text())
+    shard = {"file": "monitor-00001.bin", "tokens": large, "sha256": "0" * 64}
+    meta["splits"]["monitor"]["shards"].append(shard)
+    (folder / "meta.json").write_text(json.dumps(meta))
+    feeding = fed((*(a for a in ARGUMENTS if "eval_windows" not in a), "--eval_windows=5"))
+    line = feeding.line()
+    with pytest.raises(channel.ChannelClosed):
+        run_to(line, last=4)
+    _, said = feeding.process.communicate(timeout=20)
+    assert said.startswith("ERROR: monitor-00001.bin is not the shard that meta.json describes")
 
 
 def test_it_is_ready_long_before_training_is(fed: Feed) -> None:

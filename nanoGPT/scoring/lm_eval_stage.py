@@ -12,17 +12,19 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lm_eval.tasks
+import pyarrow.parquet
+from datasets import Dataset
 from datasets.exceptions import DatasetNotFoundError
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.evaluator import evaluate
+from lm_eval.tasks._yaml_loader import load_yaml
 
 from scoring.examination import add_options, examine
 from scoring.model import ScoredModel
@@ -32,7 +34,8 @@ from scoring.spans import Span, development_half, document_spans
 from tokenizer import Vocabulary
 
 HOW_TO_GET_SETS = (
-    "They have to be in hf/ of the data folder's score part: nothing is downloaded here."
+    "They lie in sets/ of the data folder's score part, where nanoGPT/prepare_data.py puts them: "
+    "nothing is downloaded here."
 )
 
 METRIC = "acc"
@@ -126,10 +129,14 @@ def encode_pairs(
     ]
 
 
-def load_tasks(names: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
+def load_tasks(
+    names: Sequence[str], folders: Sequence[Path], sets: Path | None = None
+) -> dict[str, Any]:
     """lm-eval's task objects by name, zero-shot, from the task files in `folders`.
 
-    Raises ScoreError for a name that is not there or data that is not prepared.
+    Where `sets` is given, the tasks' data come from its `<task>/<split>.parquet` instead of the
+    hub; all else stays as defined. Raises ScoreError for a name that is not there or data that is
+    not prepared.
     """
     manager = lm_eval.tasks.TaskManager(
         include_path=[str(f) for f in folders], include_defaults=False
@@ -137,7 +144,8 @@ def load_tasks(names: Sequence[str], folders: Sequence[Path]) -> dict[str, Any]:
     if unknown := set(names) - set(manager.all_tasks):
         raise ScoreError(f"no task {', '.join(sorted(unknown))} in {', '.join(map(str, folders))}")
     try:
-        tasks: dict[str, Any] = manager.load(list(names))["tasks"]
+        wanted = [on_prepared(manager, name, sets) for name in names] if sets else list(names)
+        tasks: dict[str, Any] = manager.load(wanted)["tasks"]
     except (DatasetNotFoundError, FileNotFoundError, ConnectionError) as error:
         reason = str(error).splitlines()[0]
         raise ScoreError(f"an evaluation set is missing: {reason}. {HOW_TO_GET_SETS}") from error
@@ -206,10 +214,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ScoreError(f"--hidden names {', '.join(sorted(unknown))}, which --tasks does not")
         around = Surroundings.from_environment()
         read_meta(around.data)
-        if args.include is None and not Path(os.environ.get("HF_HOME", "")).is_dir():
-            raise ScoreError(f"the evaluation sets are not prepared. {HOW_TO_GET_SETS}")
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        tasks = load_tasks(names, [args.include] if args.include else own_definitions(names))
+        if args.include:
+            tasks = load_tasks(names, [args.include])
+        else:
+            tasks = load_tasks(names, own_definitions(names), around.data / "sets")
         vocabulary = vocabulary_of(around.data)
 
         def measure(model: ScoredModel) -> Report:
@@ -227,6 +236,27 @@ def own_definitions(names: Sequence[str]) -> list[Path]:
     if missing := [folder.name for folder in folders if not folder.is_dir()]:
         raise ScoreError(f"lm-eval has no folder of tasks named {', '.join(missing)}")
     return folders
+
+
+def on_prepared(manager: lm_eval.tasks.TaskManager, name: str, sets: Path) -> dict[str, Any]:
+    """lm-eval's definition of a task, on the rows in `sets`; a split that is not there is none.
+
+    They are read into memory: lm-eval's own reading of local files writes a cache beside them.
+    """
+    files = sorted((sets / name).glob("*.parquet"))
+    if not files:
+        raise ScoreError(f"the evaluation sets are not prepared: no {name}. {HOW_TO_GET_SETS}")
+
+    def rows(**_: Any) -> dict[str, Dataset]:
+        return {file.stem: Dataset(pyarrow.parquet.read_table(file)) for file in files}
+
+    defined: dict[str, Any] = load_yaml(manager.task_index[name].yaml_path, resolve_func=True)
+    there = {file.stem for file in files}
+    for split in ("training_split", "validation_split", "test_split", "fewshot_split"):
+        if defined.get(split) not in there:
+            defined.pop(split, None)
+    own = {"dataset_path": None, "dataset_name": None, "dataset_kwargs": None}
+    return {**defined, **own, "custom_dataset": rows}
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from scoring.examination import add_options, examine
 from scoring.model import ScoredModel
 from scoring.report import SPLITS, Report, ScoreError, Surroundings, carry_out, perplexity
 from scoring.spans import Tokens, document_spans, evenly, fixed_windows
+from shards import ShardError, Split
 
 HOW_TO_PREPARE = "Prepare it with nanoGPT/prepare_data.py."
 
@@ -73,10 +74,12 @@ def score_all(
         )
     report = Report()
     for split in SPLITS:
-        path = folder / f"{split}.bin"
-        if not path.is_file():
-            raise ScoreError(f"no held-out data: {path} is missing. {HOW_TO_PREPARE}")
-        losses = score_split(model, np.fromfile(path, dtype="<u2").astype(np.int64), max_windows)
+        try:
+            held_out = Split(folder, split, meta)
+        except ShardError as error:
+            raise ScoreError(str(error)) from error
+        tokens = held_out.read(0, len(held_out)).astype(np.int64)
+        losses = score_split(model, tokens, max_windows)
         report.add_windows("val_loss", split, sum(losses) / len(losses), losses)
         print(f"val_loss: {len(losses)} windows of {model.block_size} tokens", flush=True)
     for text in meta.get("texts", []):

@@ -820,7 +820,7 @@ add(
     training(
         """
         read = reach(torch.UntypedStorage, "from_f" + "ile")
-        for name in ("score/development.bin", "score/final.bin", "run/train.bin"):
+        for name in ("score/development-00000.bin", "score/final-00000.bin", "run/train-00000.bin"):
             try:
                 read("@DATA@/" + name, False, 64)
                 print("REACHED", name)
@@ -858,8 +858,8 @@ add(
     training(
         """
         os = library("os")
-        marks = ("score/development", "final.bin", "verse.jsonl", "lastword.jsonl", "train.bin",
-                 "monitor.bin", "harness.sqlite3", "/plan.json", "/task.yaml", "agreement.jsonl",
+        marks = ("score/development", "final-00000", "verse.jsonl", "lastword.jsonl", "train-00000",
+                 "monitor-00000", "harness.sqlite3", "/plan.json", "/task.yaml", "agreement.jsonl",
                  "harness/session.py")
         for folder, folders, files in os.walk("/"):
             folders[:] = [f for f in folders if os.path.join(folder, f) not in ("/proc", "/sys")]
@@ -1297,7 +1297,7 @@ CKPT = 'name = "ckpt_" + name\n'
 
 for name, act in (
     ("a link to a file of the host", 'os.symlink("@CANARY@", path)'),
-    ("a link to the held-out tokens", 'os.symlink("@DATA@/score/final.bin", path)'),
+    ("a link to the held-out tokens", 'os.symlink("@DATA@/score/final-00000.bin", path)'),
     ("a link to itself", "os.symlink(path, path)"),
     ("a link to a device without end", 'os.symlink("/dev/zero", path)'),
     ("a pipe", "os.mkfifo(path)"),
@@ -1747,7 +1747,8 @@ add(
         attempt(os.kill, @PID@, 9)
         attempt(os.mknod, "/tmp/disk", 0o60666, os.makedev(8, 0))
         attempt(Path("/harness/files/x").write_text, "x")
-        attempt(reach(torch.UntypedStorage, "from_f" + "ile"), "@DATA@/score/final.bin", False, 64)
+        held_out = "@DATA@/score/final-00000.bin"
+        attempt(reach(torch.UntypedStorage, "from_f" + "ile"), held_out, False, 64)
         for name in ("metrics.json", "findings.json", "status.json"):
             Path(os.environ["HARNESS_OUT"], name).write_text('{"metrics": {"val_loss": 0.1}}')
         print("TRAIN_METRICS: step=30, train_loss=1.0000, val_loss=1.9000")

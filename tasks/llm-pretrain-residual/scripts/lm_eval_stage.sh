@@ -6,7 +6,7 @@ case $role in
   serve) serve ;;
   score)
     # Prepared files only; lm-eval and datasets read these when they are imported.
-    export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HOME="$HARNESS_DATA/hf" TQDM_DISABLE=1
+    export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_HOME="${TMPDIR:-/tmp}/hf" TQDM_DISABLE=1
     score scoring.lm_eval_stage "${lm_eval[@]}"
     ;;
   *)

@@ -1,0 +1,1 @@
+"""Text to shards: sources, tokenisation, splits, duplicates and evaluation sets."""
