@@ -1,4 +1,4 @@
 # Called with the role contract: runs the edited files on two numbers.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
-exec python -S "$here/contract.py"
+exec python "$here/contract.py"
