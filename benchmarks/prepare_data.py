@@ -2,11 +2,12 @@
 
     python benchmarks/prepare_data.py [--megabytes 60] [--workers N] [--rounds 3]
 
-Documents of the words of the prepared plays and poems, in random order, in a Parquet file. In turn: `nanoGPT/prepare_data.py text` on it, a process of its own with N workers, from its
-start to the finished folder (reading, hashing, held-out documents, near-duplicates, tokens, sha256,
-writing); and tiktoken's `encode_ordinary_batch` on the same texts in memory, with N threads and
-nothing else. Prints a Markdown table of medians, in tokens a second of wall clock and of processor
-time (what other programs on the machine take away changes only the first), and the ratios.
+Documents of the words of the prepared plays and poems, in random order, in a Parquet file. In turn:
+`nanoGPT/prepare_data.py text` on it, a process of its own with N workers, from its start to the
+finished folder (reading, hashing, held-out documents, near-duplicates, tokens, sha256, writing);
+and tiktoken's `encode_ordinary_batch` on the same texts in memory, with N threads and nothing else.
+Prints a Markdown table of medians, in tokens a second of wall clock and of processor time (what
+other programs on the machine take away changes only the first), and the ratios.
 `--phases` measures the parts on one core, too: looking for near-duplicates, hashing, reading.
 """
 
