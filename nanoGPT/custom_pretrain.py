@@ -215,7 +215,7 @@ class TrainConfig(GPTConfig):
     eval_interval: int = 1000
     log_interval: int = 10
     save_interval: int = 1000
-    eval_windows: int = 1024  # of block_size tokens each, from the start of monitor.bin
+    eval_windows: int = 1024  # of block_size tokens each, from the start of the monitor split
     device: str = "cuda"
     bfloat16: bool = True  # matrix products under autocast; without it all is float32
     compile: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def test_hashes_are_equal_where_the_words_are(texts: list[str]) -> None:
     expected = [plain_shingles(text) for text in texts]
     assert np.diff(starts).tolist() == [len(own) for own in expected]
     named: dict[tuple[str, ...], int] = {}
-    for words, value in zip(sum(expected, []), hashes.tolist(), strict=True):
+    for words, value in zip(chain(*expected), hashes.tolist(), strict=True):
         assert named.setdefault(words, value) == value
     assert len(set(named.values())) == len(named)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-VERSION = 2
+VERSION = 3
 """Of what is written here: a change of text, split or layout raises it."""
 
 OURS = {"manifest.json", "run", "score"}

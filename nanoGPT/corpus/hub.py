@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from corpus.files import DataError, read_json, replace_json, sha256_of
 
@@ -173,12 +173,18 @@ def _download(repository: str, revision: str | None, names: Sequence[str], folde
 
 def _ask(repository: str, question: Callable[[], Any]) -> Any:
     """What the hub answers; all that can go wrong on the way is one DataError."""
-    import httpx
-    from huggingface_hub.errors import HFValidationError, RevisionResolutionError
+    from huggingface_hub import errors
 
+    # Of whichever HTTP library the client was built on: a connection that is refused is one, too.
+    http_error = cast(type[Exception], errors.HfHubHTTPError.__bases__[0])
     try:
         return question()
-    except (OSError, httpx.HTTPError, HFValidationError, RevisionResolutionError) as error:
+    except (
+        OSError,
+        http_error,
+        errors.HFValidationError,
+        errors.RevisionResolutionError,
+    ) as error:
         local = isinstance(error, OSError) and error.errno is not None
         if local and not isinstance(error, (ConnectionError, TimeoutError)):
             raise  # a full disk, a folder that may not be written
