@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -55,6 +56,100 @@ def test_doctor_names_the_command_that_brings_what_is_missing(
     assert (code, "points: ready at" in output) == (0, True)
     _, output = harness("data", "status")
     assert "missing" not in output
+
+
+@pytest.fixture
+def points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A prepared folder of the toy task that lists its files, as those of real tasks do."""
+    folder = tmp_path / "data" / "points"
+    (folder / "run").mkdir(parents=True)
+    (folder / "run" / "train.bin").write_bytes(b"1234")
+    files = {"run/train.bin": {"bytes": 4, "sha256": hashlib.sha256(b"1234").hexdigest()}}
+    source = {"name": "x", "repository": "a/b", "revision": "abc", "licence": "MIT"}
+    manifest = {"splits": {"train": {"tokens": 2000}}, "sources": [source], "files": files}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    digest = hashlib.sha256((folder / "manifest.json").read_bytes()).hexdigest()
+    (folder / "run" / "meta.json").write_text(json.dumps({"manifest": digest}))
+    monkeypatch.setenv("HARNESS_DATA_DIR", str(tmp_path / "data"))
+    return folder
+
+
+def test_data_status_tells_what_the_manifest_says(
+    harness: Callable[..., tuple[int, str]], points: Path
+) -> None:
+    code, output = harness("data", "status", "two-files")
+    digest = hashlib.sha256((points / "manifest.json").read_bytes()).hexdigest()
+    assert code == 0
+    for line in (
+        "  state     ready",
+        f"  folder    {points}",
+        "  tokens    train 2,000",
+        "  source    a/b @ abc, MIT",
+        "  files     1, 0.0 MiB; sizes match",
+        f"  manifest  sha256 {digest}",
+    ):
+        assert line in output.splitlines()
+    code, output = harness("data", "status", "two-files", "--verify")
+    assert (code, "sizes and sha256 match" in output) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "fault"),
+    [
+        (lambda f: (f / "run/train.bin").unlink(), (), "run/train.bin is missing"),
+        (
+            lambda f: (f / "run/train.bin").write_bytes(b"12"),
+            (),
+            "run/train.bin has 2 bytes instead of 4",
+        ),
+        (
+            lambda f: (f / "run/meta.json").write_text('{"manifest": "other"}'),
+            (),
+            "run/meta.json belongs to another manifest",
+        ),
+        (
+            lambda f: (f / "run/train.bin").write_bytes(b"1235"),
+            ("--verify",),
+            "run/train.bin has another sha256 than the manifest says",
+        ),
+        (lambda f: (f / "manifest.json").write_text("{"), (), "manifest.json is damaged"),
+    ],
+)
+def test_data_status_finds_what_is_not_whole(
+    harness: Callable[..., tuple[int, str]],
+    points: Path,
+    spoil: Callable[[Path], object],
+    arguments: tuple[str, ...],
+    fault: str,
+) -> None:
+    spoil(points)
+    code, output = harness("data", "status", "two-files", *arguments)
+    assert code == 1
+    assert fault in output
+    assert "harness data prepare two-files --profile toy" in output
+
+
+def test_prepare_hands_the_mirror_and_further_arguments_on(
+    harness: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = Path(shutil.copytree(TOY_TASKS, tmp_path / "tasks"))
+    [script] = tasks.rglob("make_data.py")
+    script.write_text(
+        "import json, os, pathlib, sys\n"
+        "out = pathlib.Path(sys.argv[sys.argv.index('--out') + 1])\n"
+        "out.mkdir()\n"
+        "said = {'arguments': sys.argv[3:], 'mirror': os.environ['HARNESS_MIRROR']}\n"
+        "(out / 'manifest.json').write_text(json.dumps(said))\n"
+    )
+    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tasks))
+    monkeypatch.setenv("HARNESS_DATA_DIR", str(tmp_path / "data"))
+    given = ("data", "prepare", "two-files", "--profile", "toy", "--mirror")
+    code, output = harness(*given, str(tmp_path), "--", "--workers", "3")
+    assert (code, "points: ready at" in output) == (0, True)
+    said = json.loads((tmp_path / "data/points/manifest.json").read_text())
+    assert said == {"arguments": ["--workers", "3"], "mirror": str(tmp_path)}
+    code, output = harness(*given, str(tmp_path / "nowhere"))
+    assert (code, output.count("\n")) == (2, 1)
 
 
 def test_doctor_names_no_command_where_there_is_none(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from corpus import duplicates
-from corpus.duplicates import SHARE, SHINGLE, HeldOut, shingles, without_copies
+from corpus.duplicates import LEAST, SHARE, SHINGLE, HeldOut, shingles, without_copies
 
 # Few letters, so that texts share shingles; what stands between words; parts of characters.
 WRITTEN = st.text(st.sampled_from("aAbBz09 .,\n\u00e9\u4e2d"), max_size=60)
@@ -46,7 +46,8 @@ def test_matches_are_those_of_counting_sets(held: list[str], texts: list[str]) -
     for i, text in enumerate(texts):
         for j, other in enumerate(held):
             one, two = set(plain_shingles(text)), set(plain_shingles(other))
-            if one & two and len(one & two) >= SHARE * min(len(one), len(two)):
+            fewer = min(len(one), len(two))
+            if one & two and len(one & two) >= max(SHARE * fewer, min(LEAST, fewer)):
                 expected.append((i, j))
     assert index.matches([text.encode() for text in texts]) == expected
 

@@ -31,7 +31,7 @@ import tiktoken
 from numpy.typing import NDArray
 
 from corpus.documents import Batch, Piece, cut, read, unpacked
-from corpus.duplicates import SHARE, SHINGLE, HeldOut, without_copies
+from corpus.duplicates import LEAST, SHARE, SHINGLE, HeldOut, without_copies
 from corpus.evaluation import EvaluationSets, prepare_sets
 from corpus.files import (
     VERSION,
@@ -166,6 +166,7 @@ def build_corpus(
             "duplicates": {
                 "shingle_words": SHINGLE,
                 "share": SHARE,
+                "least": LEAST,
                 "compared_with": ["monitor", "development", "final"]
                 + [text["file"] for text in sets.texts],
                 "dropped_from_train": counts["near_duplicates"],

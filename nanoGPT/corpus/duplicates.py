@@ -3,7 +3,8 @@
 A shingle is a hash of `SHINGLE` successive words; words are runs of letters and digits, ASCII
 letters in lower case, so that case, punctuation and spacing do not matter. A document shorter than
 that is one shingle. Two documents are near-duplicates if they share at least `SHARE` of the
-distinct shingles of the one that has fewer: the other may be longer by whatever stands around it.
+distinct shingles of the one that has fewer, and `LEAST` or all of them: the other may be longer by
+whatever stands around it, and a phrase in a document of one sentence is not enough.
 
 The held-out texts are few, so all their shingles are kept and nothing is estimated, as MinHash
 would; a shared hash of 64 bits that is no shared shingle needs 2**64 pairs.
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 SHINGLE = 8
 SHARE = 0.3
+LEAST = 5
 BITS_A_SHINGLE = 64
 """Of the bit table that most shingles of other texts do not pass: one in 64 does."""
 
@@ -197,7 +199,8 @@ class HeldOut:
         own, other = np.divmod(both, len(self.sizes))
         sizes = {int(i): _distinct(hashes[starts[i] : starts[i + 1]]) for i in np.unique(own)}
         own_sizes = np.array([sizes[int(i)] for i in own])
-        near = shared >= SHARE * np.minimum(own_sizes, self.sizes[other])
+        fewer = np.minimum(own_sizes, self.sizes[other])
+        near = shared >= np.maximum(SHARE * fewer, np.minimum(fewer, LEAST))
         return list(zip(own[near].tolist(), other[near].tolist(), strict=True))
 
     def _known(self, hashes: Hashes) -> NDArray[np.int64]:
