@@ -189,6 +189,7 @@ def test_training_may_read_nothing_that_is_scored(made: Path) -> None:
 
 def test_a_complete_folder_is_left_alone(made: Path, hub: Path, capsys: Any) -> None:
     before = {p: p.stat().st_mtime_ns for p in made.rglob("*")}
+    (made.parent / ".fineweb.work" / "old-1").mkdir(parents=True)  # killed at the very end
     prepare("fineweb", made, hub)
     assert capsys.readouterr().out.endswith("is complete\n")
     assert {p: p.stat().st_mtime_ns for p in made.rglob("*")} == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -16,6 +17,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
+from lm_eval.api.model import TemplateLM
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from prepared import REPOSITORY, shakespeare_dir
@@ -23,7 +25,7 @@ from prepared import REPOSITORY, shakespeare_dir
 from corpus.evaluation import LAMBADA, TASKS, WIKITEXT, EvaluationSets, prepare_sets
 from corpus.files import DataError
 from corpus.hub import Origin
-from scoring.lm_eval_stage import load_tasks, on_prepared, own_definitions
+from scoring.lm_eval_stage import load_tasks, on_prepared, own_definitions, score_tasks
 from scoring.report import ScoreError
 from tokenizer import Vocabulary, load_gpt2
 
@@ -144,6 +146,51 @@ def test_lm_eval_s_definitions_load_prepared_rows(sets: EvaluationSets, score: P
     assert tasks["piqa"].instances[0].args[0].startswith("Question: ")
     assert tasks["arc_easy"].instances[0].args[0].endswith("?\nAnswer:")
     assert "Anne" in tasks["winogrande"].instances[0].args[0]
+
+
+class ByHash(TemplateLM):
+    """Finds any text as likely as its hash says."""
+
+    eot_token_id = 0
+
+    def tok_encode(self, string: str, add_special_tokens: Any = None, **_: Any) -> list[int]:
+        return list(string.encode())
+
+    def _loglikelihood_tokens(self, requests: Any, **_: Any) -> list[tuple[float, bool]]:
+        return [(likelihood("".join(texts)), False) for texts, _, _ in requests]
+
+    def loglikelihood_rolling(self, requests: Any, disable_tqdm: bool = False) -> list[float]:
+        raise NotImplementedError
+
+    def generate_until(self, requests: Any, disable_tqdm: bool = False) -> list[str]:
+        raise NotImplementedError
+
+
+def likelihood(text: str) -> float:
+    return -float(int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")) / 2**30
+
+
+def test_items_of_every_set_have_their_right_choice(sets: EvaluationSets, score: Path) -> None:
+    tasks = load_tasks(NAMES, own_definitions(NAMES), score / "sets")
+    report = score_tasks(ByHash(), tasks, hidden=["piqa", "winogrande"])
+    answers = {
+        "arc_easy": lambda row: row["choices"]["label"].index(row["answerKey"]),
+        "hellaswag": lambda row: int(row["label"]),
+        "piqa": lambda row: row["label"],
+        "winogrande": lambda row: int(row["answer"]) - 1,
+    }
+    for name, answer in answers.items():
+        [file] = (score / "sets" / name).glob("*.parquet")
+        rows = pq.read_table(file).to_pylist()
+        hidden = report.hidden["per_item"][name]
+        items = {item["id"]: item for item in [*report.per_item.get(name, []), *hidden]}
+        assert len(items) == len(rows)
+        for place, row in enumerate(rows):
+            item = items[row.get("id", str(place))]
+            assert item["target"] == answer(row)
+            likelihoods = item["loglikelihoods"]
+            assert item["correct"] == (likelihoods.index(max(likelihoods)) == answer(row))
+    assert list(report.metrics) == ["arc_easy", "hellaswag"]
 
 
 def test_nothing_is_written_or_fetched_when_tasks_load(

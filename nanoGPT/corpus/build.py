@@ -184,6 +184,14 @@ def build_corpus(
     print(f"{out}: {tokens} tokens, {time.monotonic() - began:.1f} s")
 
 
+def clear_leftovers(out: Path) -> None:
+    """Remove what a preparation left that was killed when `out` was in place already."""
+    paths = WorkPaths(out.parent / f".{out.name}.work")
+    if paths.root.is_dir():
+        with _locked(paths, out):
+            shutil.rmtree(paths.root, ignore_errors=True)
+
+
 @contextlib.contextmanager
 def _locked(paths: WorkPaths, out: Path) -> Iterator[None]:
     paths.root.mkdir(parents=True, exist_ok=True)

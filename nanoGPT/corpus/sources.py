@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from corpus.build import Recipe, Source, build_corpus
+from corpus.build import Recipe, Source, build_corpus, clear_leftovers
 from corpus.documents import KINDS
 from corpus.files import DataError, is_complete
 from corpus.hub import Origin, describe_files, mirror_folder
@@ -87,6 +87,7 @@ def prepare_hosted(args: argparse.Namespace, hosted: Hosted) -> None:
     settings = {**recipe.as_json(), "repository": args.repository, "most_files": args.most_files}
     out: Path = args.out.absolute()
     if is_complete(out, settings):
+        clear_leftovers(out)
         print(f"{out} is complete")
         return
     origin = Origin(out.parent / "downloads", mirror_folder(args.mirror))
@@ -116,6 +117,7 @@ def prepare_local(args: argparse.Namespace) -> None:
         "licence": args.licence,
     }
     if is_complete(out, settings):
+        clear_leftovers(out)
         print(f"{out} is complete")
         return
     origin = Origin(out.parent / "downloads", mirror_folder(args.mirror))

@@ -154,7 +154,7 @@ def load_tasks(
     return tasks
 
 
-def item_outcomes(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def item_outcomes(samples: Sequence[dict[str, Any]], task: Any) -> list[dict[str, Any]]:
     """What is kept of each item: its id, whether it was right, each choice's log-likelihood.
 
     The id is the item's own; where a data set has none, or not a unique one, it is the place.
@@ -166,11 +166,20 @@ def item_outcomes(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         {
             "id": item,
             "correct": bool(sample[METRIC]),
-            "target": int(sample["target"]),
+            "target": right_choice(sample, task),
             "loglikelihoods": [round(float(ll), 4) for ll, _ in sample["filtered_resps"]],
         }
         for item, sample in zip(ids, samples, strict=True)
     ]
+
+
+def right_choice(sample: dict[str, Any], task: Any) -> int:
+    """The index of an item's right choice.
+
+    Where the choices are contexts of one continuation (WinoGrande), lm-eval keeps the continuation
+    as the target, and has the index in place of the context.
+    """
+    return int(task.doc_to_text(sample["doc"]) if task.multiple_input else sample["target"])
 
 
 def score_tasks(model: CheckpointLM, tasks: dict[str, Any], hidden: Sequence[str]) -> Report:
@@ -179,7 +188,7 @@ def score_tasks(model: CheckpointLM, tasks: dict[str, Any], hidden: Sequence[str
     assert results is not None
     report = Report()
     for name in tasks:
-        outcomes = item_outcomes(results["samples"][name])
+        outcomes = item_outcomes(results["samples"][name], tasks[name])
         development = development_half([item["id"] for item in outcomes])
         for split in SPLITS:
             own = [o for o in outcomes if (o["id"] in development) == (split == "development")]
