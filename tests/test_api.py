@@ -196,9 +196,8 @@ def test_answers_to_single_calls(
 
 def test_a_running_test_is_joined_not_started_again(player: Player) -> None:
     player.call("edit", **(RAISES | {"content": "def predict(s, x):\n    while True: pass"}))
-    running = player.call("test", wait_s=1)
+    running = _training(player)
     assert running["data"]["state"] == "running"
-    assert running["text"].startswith("[Test #1] running: fit-toy")
     assert running["text"].endswith(
         "Nothing to do until then: call status(wait_s=50), or wait without calling."
     )
@@ -280,7 +279,7 @@ def test_a_restart_changes_nothing(start_server: Callable[..., TestClient]) -> N
 def test_a_dead_runner_is_resumed_under_its_number(player: Player, tmp_path: Path) -> None:
     slow = "def predict(s, x):\n    return s * x + 0 * sum(range(300_000))"
     player.call("edit", **(RAISES | {"content": slow}))
-    player.call("test", wait_s=1)
+    _training(player)
     run = tmp_path / "state" / "sessions" / player.id / "runs" / "test-1.1"
     _kill_runner(run)
     finished = player.call("status", wait_s=50)
@@ -288,6 +287,16 @@ def test_a_dead_runner_is_resumed_under_its_number(player: Player, tmp_path: Pat
     assert finished["budget"]["used"] == 1
     types = [json.loads(line).get("type") for line in player.get("/transcript").splitlines()]
     assert types.count("test_resumed") == 1
+
+
+def _training(player: Player) -> dict[str, Any]:
+    """Start a test, and the answer once its first stage trains, however busy the machine is."""
+    answer = player.call("test", wait_s=0)
+    deadline = time.monotonic() + 60
+    while not answer["text"].startswith("[Test #1] running: fit-toy"):
+        assert time.monotonic() < deadline, answer["text"]
+        answer = player.call("status", wait_s=1)
+    return answer
 
 
 def _kill_runner(run: Path) -> None:
