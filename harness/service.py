@@ -44,9 +44,11 @@ from harness.events import (
 from harness.jobs import Executor
 from harness.jobs.plan import (
     FINAL_STATES,
+    PlanData,
     PlanError,
     RunStatus,
     Surroundings,
+    data_of,
     make_plan,
     prepare_run_dir,
     read_plan,
@@ -389,32 +391,28 @@ class Service:
         if isinstance(found, sandbox.Problem):
             raise TestRefused(f"{what}: this server has no sandbox. Its operator: {found}.")
 
-    def _unedited_key(self, live: LiveSession, label: str) -> str:
+    def _unedited_key(self, live: LiveSession, label: str, data: PlanData) -> str:
         """What a score of the unedited files can be compared with."""
-        parts = (*self._data(live).values(), live.session.state.header.locked_digest)
-        digest = hashlib.sha256(" ".join(parts).encode())
+        parts = f"{data.name} {data.manifest_sha256} {live.session.state.header.locked_digest}"
+        digest = hashlib.sha256(parts.encode())
         return f"{live.task.name}-{live.task.version}-{label}-{digest.hexdigest()[:16]}"
-
-    def _data(self, live: LiveSession) -> dict[str, str]:
-        """Which data set a session's tests use; its manifest names and hashes all of it."""
-        name = live.task.profile(live.profile).data.name
-        manifest = (self.data_dir / name / "manifest.json").read_bytes()
-        return {"name": name, "manifest_sha256": hashlib.sha256(manifest).hexdigest()}
 
     def _unedited(self, live: LiveSession) -> dict[str, Path]:
         """By stage: what scoring the unedited files left, where that was done already."""
-        stages = live.task.profile(live.profile).stages
-        known = {s.label: self.state.unedited(self._unedited_key(live, s.label)) for s in stages}
+        data = data_of(live.task, live.profile, self.data_dir)
+        labels = [stage.label for stage in live.task.profile(live.profile).stages]
+        known = {n: self.state.unedited(self._unedited_key(live, n, data)) for n in labels}
         return {label: folder for label, folder in known.items() if folder.is_dir()}
 
     def _keep_unedited(self, live: LiveSession, active: Attempt, paths: RunPaths) -> None:
         """Keeps what scoring left, if the files were the unedited ones."""
         pristine = SessionState.start(live.session.state.header).files_digest
-        if active.files_digest != pristine or not self.sandboxed:
+        data = read_plan(paths).data
+        if active.files_digest != pristine or not self.sandboxed or data is None:
             return
         for stage in live.task.profile(live.profile).stages:
             left = paths.step(stage.label, "score").reference
-            target = self.state.unedited(self._unedited_key(live, stage.label))
+            target = self.state.unedited(self._unedited_key(live, stage.label, data))
             if left.is_dir() and not target.exists():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}")
@@ -630,6 +628,7 @@ class Service:
         log.info("session %s: test #%d finished", live.session.id, active.number)
         if status.state == "finished":
             self._keep_unedited(live, active, paths)
+        data = read_plan(paths).data
         return collect(
             live.task,
             live.profile,
@@ -643,7 +642,7 @@ class Service:
                 "seed": active.seed,
                 "files_digest": active.files_digest,
                 "locked_digest": live.session.state.header.locked_digest,
-                "data": self._data(live),
+                "data": data.model_dump() if data is not None else None,
                 "sandbox": self._sandbox_name(paths),
                 **hardware.description(),
             },

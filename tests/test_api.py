@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import time
@@ -287,6 +288,25 @@ def test_a_dead_runner_is_resumed_under_its_number(player: Player, tmp_path: Pat
     assert finished["budget"]["used"] == 1
     types = [json.loads(line).get("type") for line in player.get("/transcript").splitlines()]
     assert types.count("test_resumed") == 1
+
+
+def test_a_result_names_the_data_that_it_was_queued_with(
+    start_server: Callable[..., TestClient], toy_data: Path, tmp_path: Path
+) -> None:
+    """And is taken in although the data set was made anew, or went away, meanwhile."""
+    data = Path(shutil.copytree(toy_data, tmp_path / "data"))
+    player = new_player(start_server(data_dir=data))
+    name = "points"
+    manifest = data / name / "manifest.json"
+    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    slow = "def predict(s, x):\n    return s * x + 0 * sum(range(100_000))"
+    player.call("edit", **(RAISES | {"content": slow}))
+    _training(player)
+    manifest.unlink()
+    assert "metrics" in player.call("status", wait_s=50)["data"]
+    events = [json.loads(line) for line in player.get("/transcript").splitlines()]
+    [result] = [event for event in events if event.get("type") == "test_finished"]
+    assert result["provenance"]["data"] == {"name": name, "manifest_sha256": digest}
 
 
 def _training(player: Player) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -105,6 +106,15 @@ class PlanFeedback(_Part):
     """A pattern with one group."""
 
 
+class PlanData(_Part):
+    """Which data set the test uses, as it is when the test is queued."""
+
+    name: str
+    """As the profile has it."""
+    manifest_sha256: str | None = None
+    """Of its manifest.json, which names and hashes all of it; None if there is none."""
+
+
 class Plan(_Part):
     """Everything that carrying out a test needs to know."""
 
@@ -124,6 +134,8 @@ class Plan(_Part):
     """The whole environment of every trusted step, but for what the step adds."""
     sandbox: bool
     """Whether confined steps run in the sandbox; False only if the operator turned it off."""
+    data: PlanData | None = None
+    """None in plans that were made before this was kept."""
     stages: list[PlanStage]
     """In the order in which they run."""
     editable_files: list[str]
@@ -486,10 +498,21 @@ def _plan(
         seed=seed,
         env=env | dict(extra_env or {}),
         sandbox=around.sandbox,
+        data=data_of(task, profile, around.data_dir),
         stages=stages,
         editable_files=[file.name for file in task.files],
         feedback=PlanFeedback(prefix=feedback.prefix, step=feedback.step) if feedback else None,
     )
+
+
+def data_of(task: Task, profile: str, data_dir: Path) -> PlanData:
+    """The profile's data set as it is now."""
+    name = task.profile(profile).data.name
+    try:
+        manifest = (data_dir / name / "manifest.json").read_bytes()
+    except FileNotFoundError:
+        return PlanData(name=name)
+    return PlanData(name=name, manifest_sha256=hashlib.sha256(manifest).hexdigest())
 
 
 def prepare_run_dir(
