@@ -310,10 +310,12 @@ def test_a_result_names_the_data_that_it_was_queued_with(
 
 
 def _training(player: Player) -> dict[str, Any]:
-    """Start a test, and the answer once its first stage trains, however busy the machine is."""
+    """Start a test, and the answer once its first stage trains and it is counted, however busy the
+    machine is."""
     answer = player.call("test", wait_s=0)
     deadline = time.monotonic() + 60
-    while not answer["text"].startswith("[Test #1] running: fit-toy"):
+    trains = "[Test #1] running: fit-toy"
+    while not (answer["text"].startswith(trains) and answer["budget"]["used"] == 1):
         assert time.monotonic() < deadline, answer["text"]
         answer = player.call("status", wait_s=1)
     return answer
