@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
@@ -247,13 +247,18 @@ def seal(values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     return private, digest_of(private)
 
 
-def chain_break(header: Header, events: list[AnyEvent]) -> str | None:
-    """Where the chain of `events` after `header` breaks, in a sentence; None if it is whole."""
+def chain_break(
+    header: Header, events: Sequence[AnyEvent], hashes: Sequence[str] | None = None
+) -> str | None:
+    """Where the chain of `events` after `header` breaks, in a sentence; None if it is whole.
+
+    `hashes` are the events' own, if they are known already.
+    """
     previous = header.hash
     for position, event in enumerate(events, start=1):
         if event.seq != position:
             return f"event {position} has seq {event.seq}"
         if event.previous != previous:
             return f"event {position} does not follow from what stands before it"
-        previous = event.hash
+        previous = event.hash if hashes is None else hashes[position - 1]
     return None

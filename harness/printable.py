@@ -1,8 +1,9 @@
-"""Text of agents' code as it may be shown: without what moves a cursor or turns text around."""
+"""Text of agents as it may be shown: without what moves a cursor or turns text around."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 # Control characters of ASCII and Latin-1 with the sequences that ESC begins, line and paragraph
 # separators, and the marks that change the direction of what follows; tab and newline stay.
@@ -15,3 +16,34 @@ _UNPRINTABLE = re.compile(
 def printable(text: str, instead: str = "") -> str:
     """`text` with `instead` for each character, or sequence of one, that is not for reading."""
     return _UNPRINTABLE.sub(instead, text)
+
+
+# What a terminal could act upon is never among these, so most text passes at once.
+_PLAIN = re.compile(r"[\x20-\x7e]*")
+_PLAIN_LINES = re.compile(r"[\x20-\x7e\n]*")
+
+
+def visible(text: str, *, lines: bool = False) -> str:
+    """`text` with everything that would be acted upon, or not shown, as an escape.
+
+    With `lines`, line feeds and tabs stay as they are.
+    """
+    if (_PLAIN_LINES if lines else _PLAIN).fullmatch(text):
+        return text
+    return "".join(
+        character if (lines and character in "\n\t") or _shows(character) else _escape(character)
+        for character in text
+    )
+
+
+def _shows(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def _escape(character: str) -> str:
+    if character == "\t":
+        return "    "
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

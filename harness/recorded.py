@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+from harness.events import AnyEvent, Header
 from harness.regions import EditableFile, RegionError
 
 # Far above any file that people edit; an outline can claim any length in a few bytes.
@@ -24,6 +26,15 @@ Ranges = tuple[tuple[int, int], ...]
 
 class RecordingError(ValueError):
     """The file is no recording that can be read; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model, or somebody else, thought or said between two calls."""
+
+    role: str
+    text: str
+    at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,18 @@ class Step:
     """what every answer begins with by now, if the session was closed before this call"""
     aside: str | None = None
     """what the record shows after this answer without a call of its own"""
+    text: str | None = None
+    """the answer, as far as the format keeps it"""
+    error: str | None = None
+    """the code of a refusal"""
+    seconds: float | None = None
+    """from the call's arrival to its answer"""
+    at: datetime | None = None
+    """when it was answered"""
+    said: tuple[Said, ...] = ()
+    """between the call before and this one"""
+    cut: str | None = None
+    """what the format has cut short of this step, in a sentence"""
 
 
 @dataclass(frozen=True)
@@ -60,6 +83,16 @@ class Recording:
     steps: tuple[Step, ...]
     chain_break: str | None = None
     """where the hash chain breaks, in a sentence; formats without a chain never break"""
+    format: str = "ours"
+    """`ours`, `trace`, `outline`, `page`, `conversation` or `ATIF`"""
+    said: tuple[Said, ...] = ()
+    """after the last call"""
+    notes: tuple[str, ...] = ()
+    """what this format does not keep, or keeps otherwise than it was, each a sentence"""
+    header: Header | None = None
+    """of a transcript of ours"""
+    events: tuple[AnyEvent, ...] = ()
+    """of a transcript of ours, all of them"""
 
 
 def fitting_file(

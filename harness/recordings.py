@@ -1,4 +1,4 @@
-"""Recorded sessions in their four formats, read into one neutral form.
+"""Recorded sessions in their six formats, read into one neutral form.
 
     ours       JSON Lines: a header object, then one event a line (see events.py)
     trace      a JSON object with `files` (text and regions) and `steps`, one a line
@@ -6,6 +6,7 @@
     page       the saved text of a web page, read by its `Tool Input` blocks: JSON with a line
                number before every line, the answer's first line right after the last brace.
                Indentation is lost there, so only first lines and lengths can be compared.
+    conversation, ATIF   see trajectories.py
 
 The format is told by content, never by the file's name. Nothing in a file is trusted: whatever
 does not fit raises RecordingError with one sentence that says where.
@@ -24,6 +25,7 @@ from harness.events import (
     VERSION,
     AnyEvent,
     Header,
+    MessageKept,
     SessionEnded,
     Submitted,
     ToolCalled,
@@ -36,13 +38,15 @@ from harness.recorded import (
     Ranges,
     Recording,
     RecordingError,
+    Said,
     Step,
     cut_file,
     fitting_file,
     kind,
 )
 from harness.regions import EditableFile, RegionError
-from harness.saved_page import BLOCK, read_page
+from harness.saved_page import BLOCK, OUTLINE_NOTES, read_page
+from harness.trajectories import ATIF, read_atif, read_conversation
 
 # What the header of a transcript of ours says; Header accepts nothing else.
 FORMAT = "harness-transcript"
@@ -94,10 +98,15 @@ def _json_recordings(text: str, candidates: Sequence[EditableFile]) -> Iterator[
     if "format" in first or "type" in first:
         yield from _own_sessions(objects)
         return
-    if "steps" not in first:
-        raise RecordingError(f"{where}: is no recording: it has neither 'format' nor 'steps'")
     for where, value in objects:
-        yield _session_object(value, where, candidates)
+        if str(value.get("schema_version", "")).startswith(ATIF):
+            yield read_atif(value, where, candidates)
+        elif "messages" in value:
+            yield read_conversation(value, where, candidates)
+        elif "steps" in value or value is not first:
+            yield _session_object(value, where, candidates)
+        else:
+            raise RecordingError(f"{where}: is no recording: it has neither 'format' nor 'steps'")
 
 
 def _json_objects(text: str) -> list[tuple[str, Mapping[str, Any]]]:
@@ -182,7 +191,7 @@ def _session_object(
     ]
     task = _text(value.get("task", "unknown"), f"{where}: 'task'")
     agent = value.get("agent")
-    start = "the recording"
+    start, notes = "the recording", []
     if "files" in value:
         records = _list(value["files"], f"{where}: 'files'")
         files = [
@@ -192,13 +201,18 @@ def _session_object(
     else:
         file, start = _outlined_file(value, where, candidates)
         files = [file]
+        notes.append(OUTLINE_NOTES[start])
     _check_names(files, where)
+    if isinstance(value.get("note"), str):
+        notes.append(f"The recording says: {value['note']}")
     return Recording(
         task=task,
         agent=None if agent is None else _text(agent, f"{where}: 'agent'"),
         files=tuple(files),
         start=start,
         steps=tuple(steps),
+        format="trace" if "files" in value else "outline",
+        notes=tuple(notes),
     )
 
 
@@ -219,6 +233,10 @@ def _session_step(step: Mapping[str, Any], where: str) -> Step:
     else:
         raise RecordingError(f"{where}: 'args' must be an object, not {kind(args)}")
     first_line, total = step.get("first_line"), step.get("total_lines")
+    more = [
+        _text(line, f"{where}: 'recorded'")
+        for line in _list(step.get("recorded", []), f"{where}: 'recorded'")
+    ]
     restored = step.get("restored")
     if first_line is not None:
         first_line = _text(first_line, f"{where}: 'first_line'")
@@ -232,6 +250,8 @@ def _session_step(step: Mapping[str, Any], where: str) -> Step:
         refused=(first_line or "").startswith("ERROR") or restored == (),
         total_lines=None if total is None else _whole(total, f"{where}: 'total_lines'"),
         restored=restored,
+        text=None if first_line is None else "\n".join([first_line, *more]),
+        cut=None if more or first_line is None else "Only the answer's first line was kept.",
     )
 
 
@@ -307,16 +327,17 @@ def _own_session(objects: Sequence[tuple[str, Mapping[str, Any]]]) -> Recording:
         raise RecordingError(f"{where}: {error}") from None
     _check_names(files, where)
     events: list[AnyEvent] = []
+    hashes: list[str] = []
     for where, value in objects[1:]:
         try:
             events.append(parse_event(value))
-            _ = events[-1].hash  # what cannot be hashed cannot stand in a chain
+            hashes.append(events[-1].hash)  # what cannot be hashed cannot stand in a chain
         except ValidationError as error:
             raise RecordingError(f"{where}: {_first_error(error)}") from None
         except (ValueError, RecursionError):
             raise RecordingError(f"{where}: is nested too deeply") from None
     try:
-        broken = chain_break(header, events)
+        broken = chain_break(header, events, hashes)
     except (ValueError, RecursionError):
         raise RecordingError(f"{objects[0][0]}: is nested too deeply") from None
     return Recording(
@@ -326,12 +347,47 @@ def _own_session(objects: Sequence[tuple[str, Mapping[str, Any]]]) -> Recording:
         start="the recording",
         steps=tuple(_own_steps(events)),
         chain_break=broken,
+        said=_said_after(events),
+        header=header,
+        events=tuple(events),
     )
+
+
+def of_journal(header: Header, events: Sequence[AnyEvent]) -> Recording:
+    """A session of this harness as a recording; its chain is taken to be whole."""
+    files = (
+        EditableFile.from_text(f.name, f.text, [(r.name, r.first, r.last) for r in f.regions])
+        for f in header.files
+    )
+    return Recording(
+        task=header.task,
+        agent=_agent_name(header.agent),
+        files=tuple(files),
+        start="the recording",
+        steps=tuple(_own_steps(events)),
+        said=_said_after(events),
+        header=header,
+        events=tuple(events),
+    )
+
+
+def _said_after(events: Sequence[AnyEvent]) -> tuple[Said, ...]:
+    """The messages after the last call."""
+    found: list[Said] = []
+    for event in reversed(events):
+        if isinstance(event, ToolCalled):
+            break
+        if isinstance(event, MessageKept):
+            found.append(Said(event.role, event.text, event.at))
+    return tuple(reversed(found))
 
 
 def _own_steps(events: Sequence[AnyEvent]) -> Iterator[Step]:
     closed: str | None = None
+    said: list[Said] = []
     for event in events:
+        if isinstance(event, MessageKept):
+            said.append(Said(event.role, event.text, event.at))
         if isinstance(event, Submitted):
             closed = f"ERROR: This session is closed: test #{event.number} was submitted."
         elif isinstance(event, SessionEnded):
@@ -351,7 +407,13 @@ def _own_steps(events: Sequence[AnyEvent]) -> Iterator[Step]:
                 ),
                 sha256=event.sha256,
                 closed=closed,
+                text=event.text,
+                error=event.error,
+                seconds=event.seconds,
+                at=event.at,
+                said=tuple(said),
             )
+            said.clear()
 
 
 def _agent_name(agent: Mapping[str, Any] | None) -> str | None:

@@ -7,16 +7,15 @@ or hide text, and the invisible ones that reorder it are written out as escapes.
 from __future__ import annotations
 
 import json
-import re
 import sys
-import unicodedata
-from collections.abc import Iterator, Sequence
-from difflib import SequenceMatcher
+from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
+from harness.diffs import diff_lines
+from harness.printable import visible
 from harness.recorded import RecordingError
 from harness.recordings import read_recordings
 from harness.regions import EditableFile
@@ -25,9 +24,6 @@ from harness.task import File, Task, TaskError, load_task
 
 # A longer diff is shown by its start: the whole of it is in the recording.
 MAX_DIFF_LINES = 200
-# Above this many lines on both sides together, a line-by-line match takes too long.
-MAX_MATCHED_LINES = 4000
-CONTEXT = 2
 
 _VERDICTS: dict[Verdict, tuple[str, str]] = {
     "matched": ("as recorded", "green"),
@@ -35,8 +31,6 @@ _VERDICTS: dict[Verdict, tuple[str, str]] = {
     "diverged": ("DIVERGED", "bold red"),
     "not_compared": ("nothing to compare", "dim"),
 }
-# What a terminal could act upon is never among these, so most text passes at once.
-_PLAIN = re.compile(r"[\x20-\x7e]*")
 
 
 def run(file: Path, as_json: bool, console: Console, tasks_root: Path) -> int:
@@ -82,30 +76,6 @@ def _shipped(task: Task, file: File) -> EditableFile:
     return EditableFile.from_text(file.name, task.read_file(file.name), file.region_tuples())
 
 
-def visible(text: str) -> str:
-    """`text` with everything that a terminal would act upon, or not show, as an escape."""
-    if _PLAIN.fullmatch(text):
-        return text
-    return "".join(character if _shows(character) else _escape(character) for character in text)
-
-
-def _shows(character: str) -> bool:
-    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
-
-
-def _escape(character: str) -> str:
-    if character == "\t":
-        return "    "
-    code = ord(character)
-    return (
-        f"\\x{code:02x}"
-        if code < 0x100
-        else f"\\u{code:04x}"
-        if code < 0x10000
-        else f"\\U{code:08x}"
-    )
-
-
 def _session(played: Replay, number: int, count: int) -> Iterator[Text]:
     recording = played.recording
     title = f"Session {number} of {count}: {recording.task}" if count > 1 else recording.task
@@ -149,43 +119,12 @@ def _step(outcome: Outcome, steps: int) -> Iterator[Text]:
 
 def _diff(change: Change) -> Iterator[Text]:
     """The change as a diff: old line numbers for lines taken away, new ones for all others."""
-    lines = list(_diff_lines(change.before.lines, change.after.lines))
+    lines = list(diff_lines(change.before.lines, change.after.lines))
     for sign, number, text in lines[:MAX_DIFF_LINES]:
         style = {"+": "green", "-": "red", " ": "dim"}[sign]
         yield Text(f"  {number:6d} {sign} {visible(text)}", style)
     if len(lines) > MAX_DIFF_LINES:
         yield Text(f"         … {len(lines) - MAX_DIFF_LINES} more lines of this change", "dim")
-
-
-def _diff_lines(old: Sequence[str], new: Sequence[str]) -> Iterator[tuple[str, int, str]]:
-    """(sign, line number from 1, text) of each line of the diff, with a little context."""
-    head = 0
-    while head < min(len(old), len(new)) and old[head] == new[head]:
-        head += 1
-    tail = 0
-    while tail < min(len(old), len(new)) - head and old[-1 - tail] == new[-1 - tail]:
-        tail += 1
-    if head == len(old) == len(new):
-        return
-    old_part, new_part = old[head : len(old) - tail], new[head : len(new) - tail]
-    for n in range(max(0, head - CONTEXT), head):
-        yield " ", n + 1, new[n]
-    if len(old_part) + len(new_part) > MAX_MATCHED_LINES:
-        blocks = [("replace", 0, len(old_part), 0, len(new_part))]
-    else:
-        blocks = list(SequenceMatcher(None, old_part, new_part).get_opcodes())
-    for kind, a, b, c, d in blocks:
-        if kind == "equal":
-            for n in range(c, d):
-                yield " ", head + n + 1, new_part[n]
-            continue
-        for n in range(a, b):
-            yield "-", head + n + 1, old_part[n]
-        for n in range(c, d):
-            yield "+", head + n + 1, new_part[n]
-    end = len(new) - tail
-    for n in range(end, min(len(new), end + CONTEXT)):
-        yield " ", n + 1, new[n]
 
 
 def _closing(played: Replay) -> Text:

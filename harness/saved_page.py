@@ -26,6 +26,14 @@ from harness.recorded import (
 )
 from harness.regions import EditableFile
 
+OUTLINE_NOTES = {
+    "the task's own file": "The recording keeps an outline of the file only. Its text is that of "
+    "this installation's file of the same name, length and regions, which may differ in wording.",
+    "neutral lines": "The recording keeps an outline of the file only: its lines at the start are "
+    "not known, and numbered lines stand for them.",
+}
+"""by where the start's text comes from"""
+
 BLOCK = re.compile(r"^[ \t]*Tool Input[ \t]*$", re.MULTILINE)
 _RANGE = re.compile(r"(\d{1,9})[–-](\d{1,9})")
 _PROMPT_RANGE = re.compile(r"\(lines? (\d{1,9})(?:[–-](\d{1,9}))?\)")
@@ -34,11 +42,12 @@ _CHANGE = re.compile(
     r"(?P<with>\d{1,9}) line|"
     r"Inserted (?P<inserted>\d{1,9}) line\(s\) after line (?P<after>\d{1,9}))"
 )
-_TEST_ANSWER = re.compile(r"^\[Test #\d.{0,400}", re.MULTILINE)
+_SHOWN_LINE = re.compile(r"^[ \t]*(\d{1,9})(?=[ |]|$)", re.MULTILINE)
+_TEST_ANSWER = re.compile(r"^\[Test #\d.{0,4000}", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class _PageCall:
+class AnsweredCall:
     step: Step
     file: str | None
     ranges: Ranges
@@ -48,13 +57,20 @@ class _PageCall:
 def read_page(text: str, candidates: Sequence[EditableFile]) -> Recording:
     prompt, *blocks = BLOCK.split(text)
     calls = [_page_call(block, number) for number, block in enumerate(blocks, start=1)]
-    files, start = _page_start(prompt, calls, candidates)
+    files, start = start_from_answers(prompt, calls, candidates)
+    notes = [
+        "The saved page has lost indentation: code is shown as it was saved, without it.",
+        "The page does not name the tools; they are told by their arguments and answers.",
+        OUTLINE_NOTES[start],
+    ]
     return Recording(
         task=_page_field(prompt, "Task") or "unknown",
         agent=_page_field(prompt, "Agent Conversation"),
         files=files,
         start=start,
         steps=tuple(call.step for call in calls),
+        format="page",
+        notes=tuple(notes),
     )
 
 
@@ -65,7 +81,7 @@ def _page_field(prompt: str, name: str) -> str | None:
     return None
 
 
-def _page_call(block: str, number: int) -> _PageCall:
+def _page_call(block: str, number: int) -> AnsweredCall:
     lines = block.strip("\n").split("\n")
     numbered = []
     for count, line in enumerate(lines, start=1):
@@ -79,6 +95,7 @@ def _page_call(block: str, number: int) -> _PageCall:
     tool = _page_tool(args, first_line or "")
     shown = _TEST_ANSWER.search(answer, 1)
     restored = tuple(RESTORED.findall(answer)) if tool == "undo" else None
+    ranges = ranges_in(header[2]) if header else ()
     step = Step(
         tool=tool,
         args=args,
@@ -87,9 +104,19 @@ def _page_call(block: str, number: int) -> _PageCall:
         total_lines=int(header[3]) if header else None,
         restored=restored or None,
         aside=shown[0].strip() if shown else None,
+        text=answer[: shown.start() if shown else None].rstrip() or None,
+        cut=cut_short(answer, ranges),
     )
-    ranges = _ranges_in(header[2]) if header else ()
-    return _PageCall(step, header[1] if header else None, ranges)
+    return AnsweredCall(step, header[1] if header else None, ranges)
+
+
+def cut_short(answer: str, ranges: Ranges) -> str | None:
+    """Whether the page leaves out the end of an answer's view."""
+    last = max((last for _, last in ranges), default=0)
+    shown = {int(number) for number in _SHOWN_LINE.findall(answer)}
+    if not ranges or last in shown:
+        return None
+    return "The record cuts this answer short: the view of the file below it is not whole."
 
 
 def _page_arguments(numbered: Sequence[str], where: str) -> tuple[Mapping[str, Any] | None, str]:
@@ -128,20 +155,20 @@ def _page_tool(args: Mapping[str, Any] | None, first_line: str) -> str:
     return "unknown"
 
 
-def _ranges_in(text: str) -> Ranges:
+def ranges_in(text: str) -> Ranges:
     return tuple((int(first), int(last)) for first, last in _RANGE.findall(text))
 
 
-def _page_start(
-    prompt: str, calls: Sequence[_PageCall], candidates: Sequence[EditableFile]
+def start_from_answers(
+    prompt: str, calls: Sequence[AnsweredCall], candidates: Sequence[EditableFile]
 ) -> tuple[tuple[EditableFile, ...], str]:
     """The files before the first call, worked back from the first answer about each."""
-    first_calls: dict[str, _PageCall] = {}
+    first_calls: dict[str, AnsweredCall] = {}
     for call in calls:
         if call.file is not None:
             first_calls.setdefault(call.file, call)
     if not first_calls:
-        raise RecordingError("no answer in it shows the editable ranges")
+        raise RecordingError("no answer in it shows the editable ranges, so no file can be shown")
     promised = tuple(
         (int(first), int(last or first)) for first, last in _PROMPT_RANGE.findall(prompt)
     )
@@ -156,7 +183,7 @@ def _page_start(
     return tuple(files), sources[0]
 
 
-def _before(call: _PageCall) -> tuple[int, Ranges]:
+def _before(call: AnsweredCall) -> tuple[int, Ranges]:
     """Length and ranges before a call, from those after it."""
     total, ranges = call.step.total_lines or 0, call.ranges
     change = _CHANGE.match(call.step.first_line or "")

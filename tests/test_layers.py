@@ -15,8 +15,11 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("server",),
     ("harness.api", "harness.cli", "harness.demo", "harness.doctor", "harness.replay_view"),
-    ("harness.replay", "harness.tools"),
-    ("harness.recordings", "harness.saved_page"),
+    ("harness.story",),
+    ("harness.replay", "harness.tools", "harness.told_tests"),
+    ("harness.recordings",),
+    ("harness.trajectories",),
+    ("harness.saved_page",),
     ("harness.recorded",),
     ("harness.service",),
     (
@@ -35,7 +38,7 @@ FLOORS = (
     ("harness.workspace", "harness.store"),
     ("harness.events",),
     ("harness.budget", "harness.metrics", "harness.render", "harness.tracebacks"),
-    ("harness.edits",),
+    ("harness.edits", "harness.diffs"),
     ("harness.regions", "harness.constraints"),
     (
         "harness.errors",
