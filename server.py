@@ -16,6 +16,9 @@ from harness.service import Service
 from harness.settings import Settings, SettingsError, bad_setting, one_of, read_settings
 from harness.store import Store
 from harness.task import TaskError, find_tasks
+from harness.web.access import LinkKey
+from harness.web.live import LiveSource
+from harness.web.pages import pages
 from harness.workspace import StatePaths
 
 
@@ -38,7 +41,11 @@ def build(settings: Settings) -> FastAPI:
         default_profile=settings.profile,
         sandboxed=settings.sandbox != "none",
     )
-    return create_app(service)
+    app = create_app(service)
+    key = LinkKey(loopback=False)
+    app.state.page_key = key
+    app.include_router(pages(LiveSource(service), key))
+    return app
 
 
 def _store(settings: Settings) -> Store:
@@ -61,6 +68,11 @@ def main() -> None:
     except (SettingsError, TaskError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         sys.exit(2)
+    # The access log holds addresses, and the first one of a visitor's holds the key.
+    logging.getLogger("uvicorn.access").addFilter(app.state.page_key.redact)
+    print(
+        f"Pages: {app.state.page_key.link(f'http://{settings.host}:{settings.port}')}", flush=True
+    )
     uvicorn.run(
         app, host=settings.host, port=settings.port, log_level="info", timeout_graceful_shutdown=5
     )

@@ -23,11 +23,14 @@ from harness.datasets import prepare as prepare_dataset
 from harness.doctor import diagnose
 from harness.hardware import gpus
 from harness.jobs.plan import PlanError
+from harness.printable import visible
+from harness.recorded import RecordingError
 from harness.retention import cache_bytes, remove_expired, run_usage
 from harness.settings import Settings, SettingsError, read_settings
 from harness.store import Store
 from harness.task import Task, TaskError, find_tasks
 from harness.vetting import CasesError, NoSandbox, Verdict, read_cases, vet
+from harness.web import viewer
 from harness.workspace import StatePaths
 
 app = typer.Typer(
@@ -129,6 +132,22 @@ def replay(
     """Apply a recorded session's edits again and compare every answer with the record."""
     settings = _settings()
     raise typer.Exit(replay_view.run(file, as_json, Console(), settings.tasks_dir))
+
+
+@app.command()
+def view(
+    files: Annotated[list[Path], typer.Argument(help="Recorded sessions.")],
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the link in a browser.")] = False,
+) -> None:
+    """Show recorded sessions in a browser, until interrupted."""
+    settings = _settings()
+    try:
+        viewer.view(files, settings.tasks_dir, port, lambda link: typer.echo(link), browser)
+    except RecordingError as error:
+        raise _fail(visible(str(error)), BAD_INPUT) from error
+    except OSError as error:
+        raise _fail(f"cannot listen on 127.0.0.1:{port}: {error.strerror}", BAD_INPUT) from error
 
 
 @app.command()

@@ -368,26 +368,10 @@ class _Teller:
                 self.before.append(Happening(f"The session ended: {event.reason}", event.at))
 
     def _finish(self, event: TestFinished) -> None:
-        values = (event.private or {}).get("values") or {}
-        stages = tuple(
-            StoryStage(
-                label=stage.label,
-                script=stage.script,
-                state=stage.state,
-                name=stage.name,
-                exit=stage.exit,
-                reason=stage.reason,
-                seconds=stage.seconds,
-                feedback=stage.feedback,
-                metrics=stage.metrics,
-                hidden=values.get(stage.name) or {},
-            )
-            for stage in event.stages
-        )
         self._update(
             event,
             state="finished",
-            stages=stages,
+            stages=stages_of(event),
             curve=event.curve,
             void=event.void,
             scored=event.scored,
@@ -410,6 +394,26 @@ class _Teller:
         attempt = getattr(event, "attempt", 1)
         again = f" (attempt {attempt})" if attempt > 1 else ""
         self.before.append(Happening(f"Test #{number}{again} {what}", event.at, number))
+
+
+def stages_of(event: TestFinished) -> tuple[StoryStage, ...]:
+    """A finished test's stages, with hidden values where the event has them."""
+    values = (event.private or {}).get("values") or {}
+    return tuple(
+        StoryStage(
+            label=stage.label,
+            script=stage.script,
+            state=stage.state,
+            name=stage.name,
+            exit=stage.exit,
+            reason=stage.reason,
+            seconds=stage.seconds,
+            feedback=stage.feedback,
+            metrics=stage.metrics,
+            hidden=values.get(stage.name) or {},
+        )
+        for stage in event.stages
+    )
 
 
 # ── all other formats ─────────────────────────────────────────────────────────────────────────

@@ -14,7 +14,9 @@ ROOT = Path(__file__).parents[1]
 # and from its own.
 FLOORS = (
     ("server",),
-    ("harness.api", "harness.cli", "harness.demo", "harness.doctor", "harness.replay_view"),
+    ("harness.api", "harness.cli", "harness.demo", "harness.doctor"),
+    ("harness.web",),
+    ("harness.replay_view", "harness.review"),
     ("harness.story",),
     ("harness.replay", "harness.tools", "harness.told_tests"),
     ("harness.recordings",),

@@ -1,0 +1,1 @@
+"""Pages for people: sessions, their steps, tests and files, in a browser."""
