@@ -17,7 +17,7 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness import demo as demo_session
-from harness import replay_view
+from harness import replay_modes, replay_view
 from harness.datasets import DataError, Dataset, Manifest, datasets
 from harness.datasets import prepare as prepare_dataset
 from harness.doctor import diagnose
@@ -128,10 +128,30 @@ def demo(
 def replay(
     file: Annotated[Path, typer.Argument(help="A recorded session.")],
     as_json: Annotated[bool, typer.Option("--json", help="Counts and differences only.")] = False,
+    step: Annotated[bool, typer.Option("--step", help="One step at a time.")] = False,
+    into: Annotated[
+        Path | None, typer.Option(help="Write the files at each step to this new folder.")
+    ] = None,
+    certify: Annotated[
+        bool, typer.Option("--certify", help="Prove from hashes what can be proved.")
+    ] = False,
+    run: Annotated[
+        bool, typer.Option("--run", help="Run the recorded tests again on the replayed code.")
+    ] = False,
+    profile: Annotated[
+        str | None, typer.Option(help="With --run: the profile, if not the recorded one.")
+    ] = None,
 ) -> None:
     """Apply a recorded session's edits again and compare every answer with the record."""
     settings = _settings()
-    raise typer.Exit(replay_view.run(file, as_json, Console(), settings.tasks_dir))
+    modes = [step, into is not None, certify, run]
+    if sum(modes) > 1:
+        raise _fail("--step, --into, --certify and --run are used one at a time", BAD_INPUT)
+    if profile is not None and not run:
+        raise _fail("--profile is for --run", BAD_INPUT)
+    if not any(modes):
+        raise typer.Exit(replay_view.run(file, as_json, Console(), settings.tasks_dir))
+    raise typer.Exit(replay_modes.run(file, settings, step, into, certify, profile, as_json))
 
 
 @app.command()
