@@ -21,6 +21,8 @@ from harness import replay_modes, replay_view
 from harness.datasets import DataError, Dataset, Manifest, datasets
 from harness.datasets import prepare as prepare_dataset
 from harness.doctor import diagnose
+from harness.export_command import export_session
+from harness.exports import ExportError
 from harness.hardware import gpus
 from harness.jobs.plan import PlanError
 from harness.printable import visible
@@ -168,6 +170,28 @@ def view(
         raise _fail(visible(str(error)), BAD_INPUT) from error
     except OSError as error:
         raise _fail(f"cannot listen on 127.0.0.1:{port}: {error.strerror}", BAD_INPUT) from error
+
+
+@app.command()
+def export(
+    session: Annotated[str, typer.Argument(help="A recorded session's file, or a session's id.")],
+    format: Annotated[
+        str, typer.Option("--format", help="jsonl, atif, inspect, markdown or html.")
+    ] = "html",
+    out: Annotated[
+        Path | None, typer.Option(help="The file to write; - prints. Named by itself if left out.")
+    ] = None,
+) -> None:
+    """Write a session in another form. Nothing that is hidden from agents is in it."""
+    settings = _settings()
+    try:
+        path = export_session(session, format, out, settings, Console())
+    except (ExportError, RecordingError) as error:
+        raise _fail(visible(str(error)), BAD_INPUT) from error
+    except OSError as error:
+        raise _fail(f"{error.filename}: {error.strerror}", BAD_INPUT) from error
+    if path is not None:
+        typer.echo(f"{path}")
 
 
 @app.command()

@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("server",),
     ("harness.api", "harness.cli", "harness.demo", "harness.doctor"),
+    ("harness.export_command",),
+    ("harness.exports",),
     ("harness.web",),
     ("harness.replay_modes",),
     (

@@ -77,6 +77,16 @@ def _coloured(name: str, text: str, count: int) -> tuple[Markup, ...]:
     return tuple(found) if len(found) == count else tuple(plain)
 
 
+class _Plain:
+    """Lines that are escaped when they are asked for."""
+
+    def __init__(self, lines: Sequence[str]) -> None:
+        self.lines = lines
+
+    def __getitem__(self, index: int) -> Markup:
+        return Markup(escape(visible(self.lines[index])))
+
+
 def file_lines(file: EditableFile, before: EditableFile | None) -> list[Line]:
     """The whole file, with what differs from `before` marked."""
     codes = coloured(file)
@@ -110,10 +120,20 @@ def file_lines(file: EditableFile, before: EditableFile | None) -> list[Line]:
     return found
 
 
-def diff_hunks(old: EditableFile, new: EditableFile, context: int = 3) -> list[list[DiffRow]]:
-    """The changes with lines around, side by side; rows of a change are paired."""
-    before, after = coloured(old), coloured(new)
+def diff_hunks(
+    old: EditableFile, new: EditableFile, context: int = 3, *, plain: bool = False
+) -> list[list[DiffRow]]:
+    """The changes with lines around, side by side; rows of a change are paired.
+
+    `plain` leaves colours out, which many versions at once would take too long for.
+    """
     blank = Markup("")
+    before: Sequence[Markup] | _Plain
+    after: Sequence[Markup] | _Plain
+    if plain:
+        before, after = _Plain(old.lines), _Plain(new.lines)
+    else:
+        before, after = coloured(old), coloured(new)
     return [
         [
             DiffRow(

@@ -1,0 +1,132 @@
+"""A log of Inspect (inspect_ai), JSON in its version 2: one sample, whose messages are the steps.
+
+Written without that package, which need not be installed; its own reader reads it.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from harness.recorded import Said
+from harness.story import Happening, Story, StoryStep
+
+
+def export(story: Story) -> str:
+    return json.dumps(log(story), ensure_ascii=False, indent=1) + "\n"
+
+
+def log(story: Story) -> dict[str, Any]:
+    name = story.header.session if story.header else "recorded"
+    started = (story.started_at or datetime(1970, 1, 1, tzinfo=UTC)).isoformat()
+    ended = max((step.at for step in story.steps if step.at), default=None)
+    scores = _scores(story)
+    return {
+        "version": 2,
+        "status": "success" if story.state in ("submitted", "recorded") else "started",
+        "eval": {
+            "eval_id": name,
+            "run_id": name,
+            "created": started,
+            "task": story.recording.task,
+            "task_id": story.recording.task,
+            "task_version": story.header.task_version if story.header else 0,
+            "dataset": {
+                "name": story.recording.task,
+                "samples": 1,
+                "sample_ids": [name],
+                "shuffled": False,
+            },
+            "model": story.agent,
+            "config": {},
+            "metadata": {"profile": story.profile, "notes": list(story.notes)},
+        },
+        "plan": {"name": "session", "steps": [], "config": {}},
+        "results": {
+            "total_samples": 1,
+            "completed_samples": 1,
+            "scores": [
+                {
+                    "name": metric,
+                    "scorer": metric,
+                    "metrics": {"value": {"name": "value", "value": score["value"]}},
+                }
+                for metric, score in scores.items()
+            ],
+        },
+        "stats": {
+            "started_at": started,
+            "completed_at": ended.isoformat() if ended else started,
+            "model_usage": {},
+        },
+        "samples": [
+            {
+                "id": name,
+                "epoch": 1,
+                "input": f"{story.recording.task}, profile {story.profile or 'unknown'}",
+                "target": "",
+                "messages": list(_messages(story)),
+                "scores": scores,
+                "metadata": {"submitted": story.submitted},
+            }
+        ],
+    }
+
+
+def _scores(story: Story) -> dict[str, dict[str, Any]]:
+    """Visible metrics of the submitted test, else of the last one with a score."""
+    scored = [test for test in story.results if test.metrics]
+    chosen = story.test(story.submitted) if story.submitted else None
+    test = chosen or (scored[-1] if scored else None)
+    if test is None:
+        return {}
+    told = f"test #{test.number}"
+    return {name: {"value": value, "explanation": told} for name, value in test.metrics.items()}
+
+
+def _messages(story: Story) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for step in story.steps:
+        found += [_said(item) for item in step.before]
+        found += _call(step)
+    found += [_said(item) for item in story.after]
+    for number, message in enumerate(found, start=1):
+        message["id"] = f"m{number}"
+    return found
+
+
+def _said(item: Said | Happening) -> dict[str, Any]:
+    if isinstance(item, Happening):
+        return {"role": "system", "content": item.text}
+    if item.role == "thought":
+        return {"role": "assistant", "content": [{"type": "reasoning", "reasoning": item.text}]}
+    role = item.role if item.role in ("assistant", "user", "system") else "system"
+    return {"role": role, "content": item.text}
+
+
+def _call(step: StoryStep) -> list[dict[str, Any]]:
+    call = f"call-{step.index}"
+    asked = {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {
+                "id": call,
+                "function": step.tool,
+                "arguments": dict(step.args or {}),
+                "type": "function",
+            }
+        ],
+    }
+    if step.args is None:
+        asked["tool_calls"][0]["parse_error"] = "the arguments were not JSON"  # type: ignore[index]
+    answer: dict[str, Any] = {
+        "role": "tool",
+        "content": step.text,
+        "tool_call_id": call,
+        "function": step.tool,
+    }
+    if not step.ok:
+        answer["error"] = {"type": "unknown", "message": step.first_line}
+    return [asked, answer]
