@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stories
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
@@ -91,6 +92,15 @@ def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for profile in task.profiles:
             prepare(task, profile, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def long_session(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A transcript of 2,000 steps and 20 MB."""
+    path = tmp_path_factory.mktemp("long") / "long.jsonl"
+    path.write_text(stories.long_transcript(2000, 20_000_000))
+    assert path.stat().st_size > 19_000_000
+    return path
 
 
 @pytest.fixture

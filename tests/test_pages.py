@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-import stories
 from conftest import Player, new_player
 from fastapi.testclient import TestClient
 from stories import edit, header, play, transcript
@@ -235,10 +234,9 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         viewer([written(tmp_path, " ")], ROOT / "tasks", LinkKey(loopback=True))
 
 
-def test_a_long_session_opens_and_steps_in_time(tmp_path: Path) -> None:
-    path = written(tmp_path, stories.long_transcript(2000, 20_000_000))
+def test_a_long_session_opens_and_steps_in_time(long_session: Path) -> None:
     start = time.process_time()
-    client = open_pages(path)
+    client = open_pages(long_session)
     assert 'id="step-2000"' in page(client, "/sessions/1")
     opened = time.process_time() - start
     start = time.process_time()

@@ -9,7 +9,7 @@ const body = document.body;
 const panel = document.getElementById("panel");
 const timeline = document.getElementById("timeline");
 const session = body.dataset.session;
-const known = new Map(); // address -> text of a part, so that a step back needs no request
+const known = new Map(); // address -> promise of a part's text: a step back needs no request
 let wanted = "";
 
 function current() {
@@ -37,14 +37,21 @@ function address(step, params) {
   return `${session}/steps/${step}${query ? "?" + query : ""}`;
 }
 
-async function part(url) {
+function part(url) {
   if (!known.has(url)) {
-    const response = await fetch(url + (url.includes("?") ? "&" : "?") + "part=step");
-    if (!response.ok) throw new Error(String(response.status));
     if (known.size > 40) known.delete(known.keys().next().value);
-    known.set(url, await response.text());
+    known.set(url, load(url));
   }
   return known.get(url);
+}
+
+async function load(url) {
+  const response = await fetch(url + (url.includes("?") ? "&" : "?") + "part=step");
+  if (!response.ok) {
+    known.delete(url);
+    throw new Error(String(response.status));
+  }
+  return response.text();
 }
 
 // The server has escaped all text; no script in a parsed document runs.
@@ -68,8 +75,9 @@ async function show(url, remember) {
   document.title = `${article.dataset.title} · harness`;
   mark();
   settle();
-  const next = current() + 1;
-  if (next <= last()) part(address(next, view())).catch(() => {});
+  for (const next of [current() + 1, current() + 2]) {
+    if (next <= last()) part(address(next, view())).catch(() => {});
+  }
 }
 
 function mark() {
