@@ -56,25 +56,30 @@ class DiffRow:
 
 
 def coloured(file: EditableFile) -> tuple[Markup, ...]:
-    """Each line as HTML that is safe to show, with Pygments' classes."""
-    return _coloured(file.name, file.text, len(file.lines))
+    """Each line as HTML that is safe to show, with Pygments' classes.
+
+    Segments are coloured apart, so that of a new version only the edited region is: a text that
+    spans a region's border may get another colour than it should.
+    """
+    if len(file.text) > MAX_COLOURED:
+        return tuple(Markup(escape(visible(line))) for line in file.lines)
+    return tuple(line for segment in file.segments for line in _coloured(file.name, segment.lines))
 
 
-@lru_cache(maxsize=256)
-def _coloured(name: str, text: str, count: int) -> tuple[Markup, ...]:
+@lru_cache(maxsize=1024)
+def _coloured(name: str, lines: tuple[str, ...]) -> tuple[Markup, ...]:
     # What a browser would obey is written out first, so that no colouring can hide it.
-    shown = visible(text, lines=True)
-    plain = [Markup(escape(line)) for line in shown.split("\n")[:count]]
-    if len(shown) > MAX_COLOURED:
-        return tuple(plain)
+    shown = [visible(line, lines=True) for line in lines]
     try:
         lexer = get_lexer_for_filename(name, stripnl=False, ensurenl=False)
     except ClassNotFound:
         lexer = TextLexer(stripnl=False, ensurenl=False)
-    html = pygments_highlight(shown, lexer, HtmlFormatter(nowrap=True))
-    found = [Markup(line) for line in html.split("\n")[:count]]
+    html = pygments_highlight("\n".join(shown), lexer, HtmlFormatter(nowrap=True))
+    found = tuple(Markup(line) for line in html.split("\n")[: len(lines)])
+    if len(found) == len(lines):
+        return found
     # A lexer that drops or adds a line would put every colour beside its line.
-    return tuple(found) if len(found) == count else tuple(plain)
+    return tuple(Markup(escape(line)) for line in shown)
 
 
 class _Plain:

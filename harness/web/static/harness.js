@@ -110,8 +110,9 @@ function move(by) {
 if (panel) {
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("input, select, textarea")) return;
-    const inCode = event.target.closest(".scroll");
+    const at = event.target instanceof Element ? event.target : body;
+    if (at.closest("input, select, textarea")) return;
+    const inCode = at.closest(".scroll");
     const by = { j: 1, k: -1 }[event.key] || (inCode ? 0 : { ArrowRight: 1, ArrowLeft: -1 }[event.key]);
     if (by) {
       event.preventDefault();
