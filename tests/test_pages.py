@@ -154,7 +154,7 @@ def test_the_list_is_filtered_and_sorted(tmp_path: Path) -> None:
 def test_the_recorded_page_tells_of_its_failed_test() -> None:
     client = open_pages(*transcripts("*.txt"))
     said = words(page(client, "/sessions/1/steps/4"))
-    assert "Step 4 of 8: test" in said
+    assert "Step 4 of 8: test test #1: gpt-345m shows no score, lm-eval-345m failed" in said
     assert "test #1: gpt-345m shows no score, lm-eval-345m failed" in said
     assert "Checkpoint not found" in said
     assert "lost indentation" in said
