@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -10,12 +13,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 from conftest import Player, new_player
 from fastapi.testclient import TestClient
 from stories import edit, header, play, transcript
 from test_story import one_session, transcripts
+from typer.testing import CliRunner
 
+from harness.cli import app
 from harness.events import MessageKept, TestFinished, ToolCalled
 from harness.recorded import RecordingError
 from harness.web.access import LinkKey
@@ -79,6 +85,47 @@ def test_pages_ask_for_the_key_that_their_link_carries(tmp_path: Path) -> None:
     assert refused.status_code == 421
 
 
+def test_harness_view_prints_a_link_that_opens(tmp_path: Path) -> None:
+    path = written(tmp_path, one_session())
+    code = "from harness.cli import app; app()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, "view", str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        link = process.stdout.readline().strip()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?key=[\w-]{32}", link)
+        with httpx.Client(follow_redirects=True) as client:
+            for _ in range(100):
+                try:
+                    opened = client.get(link)
+                    break
+                except httpx.ConnectError:
+                    time.sleep(0.1)
+            assert "session.jsonl" in opened.text
+            assert "key" not in str(opened.url)
+        assert httpx.get(link.split("?")[0]).status_code == 403
+    finally:
+        process.terminate()
+        process.wait(10)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_harness_view_says_what_it_cannot_read(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["view", str(written(tmp_path, "{}"))])
+    assert result.exit_code == 2
+    assert "is no recording: it has neither 'format' nor 'steps'" in result.stderr
+
+
+def test_a_log_of_requests_does_not_hold_the_key() -> None:
+    key = LinkKey(loopback=True)
+    args = ("127.0.0.1:1", "GET", f"/?key={key.key}", "1.1", 303)
+    record = logging.LogRecord("uvicorn.access", 20, "", 0, '%s - "%s %s HTTP/%s" %d', args, None)
+    assert key.redact(record)
+    assert key.key not in record.getMessage()
+
+
 def test_every_page_forbids_scripts_that_are_not_ours(tmp_path: Path) -> None:
     client = open_pages(written(tmp_path, one_session()))
     addresses = ["/", "/sessions/1", "/sessions/1/steps/3", "/sessions/1/tests",
@@ -107,8 +154,8 @@ def test_a_session_is_told_step_by_step(tmp_path: Path) -> None:
     assert "answered in 20 ms" in first
     assert "region scale" in first
     html = page(client, "/sessions/1/steps/1")
-    assert re.search(r'<tr class="open changed" id="L5">.*return', html)
-    assert re.search(r'<tr class="locked" id="L1">', html)
+    assert re.search(r'<div class="open changed" id="L5">.*return', html)
+    assert re.search(r'<div class="locked" id="L1">', html)
     refused = words(page(client, "/sessions/1/steps/3"))
     assert "Step 3 of 4: edit refused: outside_regions" in refused
     assert "Attempted: lines 8 to 9" in refused

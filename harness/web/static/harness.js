@@ -98,7 +98,7 @@ function mark() {
 // The first changed line is what one came to see.
 function settle() {
   const box = panel.querySelector(".scroll.tall");
-  const line = box && box.querySelector("tr.changed, tr.cut");
+  const line = box && box.querySelector(".changed, .cut");
   if (line) box.scrollTop = Math.max(0, line.offsetTop - 70);
 }
 
