@@ -75,6 +75,10 @@ async function show(url, remember) {
   document.title = `${article.dataset.title} · harness`;
   mark();
   settle();
+  ahead();
+}
+
+function ahead() {
   for (const next of [current() + 1, current() + 2]) {
     if (next <= last()) part(address(next, view())).catch(() => {});
   }
@@ -139,6 +143,7 @@ if (panel) {
   else {
     mark();
     settle();
+    ahead();
   }
 }
 
