@@ -109,7 +109,7 @@ def open_engine(url: URL) -> Engine:
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:
     cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={WAIT_S * 1000}")
+    cursor.execute(f"PRAGMA busy_timeout={int(WAIT_S * 1000)}")
     # Readers go on while one writes; an answered event survives even a power cut.
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
