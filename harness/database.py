@@ -2,9 +2,9 @@
 
 SQLite and PostgreSQL. Guaranteed for both: a transaction that was committed survives a power cut,
 as far as the disk does; a connection that died while it lay in the pool is replaced before it is
-used; a database that does not answer is an error within some seconds (`unavailable`), not a wait
-without end. Not guaranteed: what became of a transaction whose commit raised such an error; it may
-be there or not.
+used; a database that is down, full, locked or out of reach is an error within some seconds
+(`unavailable`). Not guaranteed: what became of a transaction whose commit raised such an error, it
+may be there or not; an end of the wait for a server that keeps its connections and stands still.
 """
 
 from __future__ import annotations

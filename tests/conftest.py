@@ -152,6 +152,12 @@ def player(client: TestClient) -> Player:
     return new_player(client)
 
 
+@pytest.fixture
+def either_player(start_server: Callable[..., TestClient], database_url: str) -> Player:
+    """A session in SQLite, and one in PostgreSQL."""
+    return new_player(start_server(database_url=database_url))
+
+
 def new_player(client: TestClient, **body: Any) -> Player:
     response = client.post("/v1/sessions", json={"task": "two-files"} | body)
     assert response.status_code == 201, response.text

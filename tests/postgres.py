@@ -54,16 +54,23 @@ class Cluster:
         self._user = _other_user() if os.geteuid() == 0 else None
         if self._user is not None:
             os.chown(root, self._user.pw_uid, self._user.pw_gid)
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
         self._run(
             "initdb", "-D", str(root / "data"), "-A", "trust", "-U", "postgres",
             "--no-sync", "-E", "UTF8", "--locale", "C",
         )  # fmt: skip
-        self.start()
+        for attempt in range(5):
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                self.port = int(free.getsockname()[1])
+            try:
+                self.start()
+                break
+            except RuntimeError:  # another process was quicker to take the port
+                if attempt == 4:
+                    raise
 
     def start(self) -> None:
+        """Start it, on the port that it had."""
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories=''"
         options += " -c shared_buffers=16MB -c max_connections=60"
         self._pg_ctl("start", "-o", options, "-l", str(self._root / "log"))

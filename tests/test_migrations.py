@@ -12,10 +12,14 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import inspect
 from sqlalchemy import text as sql
 from test_store import call, make_header
+from typer.testing import CliRunner
 
+import server
 from harness import migrations
+from harness.cli import app
 from harness.database import DatabaseRefused, open_engine, parse_url
 from harness.events import AnyEvent
+from harness.settings import Settings, SettingsError
 from harness.store import Store, metadata
 
 BEFORE_VERSIONS = """
@@ -204,6 +208,30 @@ def test_an_upgrade_that_fails_changes_nothing(
     run(database_url, "DROP INDEX ix_events_finished")
     Store(database_url).close()
     assert holds(database_url) == (make_header(), [call(1)])
+
+
+def test_a_server_does_not_start_on_a_newer_database(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'journal.sqlite3'}"
+    Store(url).close()
+    run(url, "UPDATE alembic_version SET version_num = '9999'")
+    settings = Settings(state_dir=tmp_path / "state", database_url=url)
+    said = r"^HARNESS_DATABASE_URL leads to no database: its version is 9999, and this program"
+    with pytest.raises(SettingsError, match=said):
+        server.build(settings)
+
+
+def test_harness_gc_does_not_upgrade_a_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'journal.sqlite3'}"
+    make_old(url)
+    (tmp_path / "state" / "sessions").mkdir(parents=True)
+    monkeypatch.setenv("HARNESS_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("HARNESS_DATABASE_URL", url)
+    result = CliRunner().invoke(app, ["gc"])
+    assert result.exit_code == 2
+    assert "its version is 0001 and this program needs 0002" in result.output
+    assert version(url) is None
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+from sqlalchemy import event
 
 from harness.events import AnyEvent, FileRecord, Header, RegionRecord, TestCounted, ToolCalled, seal
 from harness.session import Session
@@ -82,6 +84,38 @@ def test_a_writer_who_is_behind_is_refused_whole(
     loaded = store.load("s1")
     assert loaded is not None
     assert len(loaded[1]) == 1
+
+
+def test_many_writers_share_transactions_and_not_each_others_faults(store: Store) -> None:
+    names = [f"s{number}" for number in range(24)]
+    for name in names:
+        store.create(make_header(name), "hash")
+    store.append("s3", [(call(1), None)], closes=False)
+    commits: list[int] = []
+    event.listen(store.engine, "commit", lambda connection: commits.append(1))
+    failed: list[tuple[str, int]] = []
+    together = threading.Barrier(len(names))
+
+    def write(name: str) -> None:
+        together.wait()
+        for seq in (1, 2, 3):
+            try:
+                store.append(name, [(call(seq), None)], closes=seq == 3)
+            except StaleSession:
+                failed.append((name, seq))
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == [("s3", 1)]
+    for name in names:
+        loaded = store.load(name)
+        assert loaded is not None
+        assert [entry.seq for entry in loaded[1]] == [1, 2, 3]
+    assert all(row.closed for row in store.list_sessions())
+    assert len(commits) < 3 * len(names) * 0.7
 
 
 def test_open_sessions_are_those_not_closed(store: Store) -> None:
