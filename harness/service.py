@@ -341,11 +341,15 @@ class Service:
         Only with the session's lock held. Raises StaleSession if the journal is another one.
         """
         session = live.session
-        added = self.store.events_after(session.id, session.state.seq)
+        seq, last_hash = session.state.seq, session.state.last_hash
+        added = self.store.events_after(session.id, max(0, seq - 1))
         try:
+            if seq and (not added or added.pop(0).hash != last_hash):
+                raise ValueError(f"the journal has another event {seq}, or none")
             session.catch_up(added)
         except ValueError as error:
             # The database was put back to an earlier state, say: read everything again.
+            log.error("session %s is read again: %s", session.id, error)
             self._sessions.pop(session.id, None)
             raise StaleSession(f"session {session.id}: {error}") from error
         live.events.extend(added)

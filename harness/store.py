@@ -31,6 +31,8 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    bindparam,
+    exists,
     or_,
     select,
     text,
@@ -84,6 +86,25 @@ Index(
     sqlite_where=_finished,
     postgresql_where=_finished,
 )
+
+_earlier = events.alias()
+_new = {column.name: bindparam(column.name, type_=column.type) for column in events.c}
+_insert_next = (
+    events.insert()
+    .from_select(
+        list(_new),
+        select(*_new.values()).where(
+            or_(
+                _new["seq"] == 1,
+                exists().where(
+                    _earlier.c.session_id == _new["session_id"], _earlier.c.seq == _new["seq"] - 1
+                ),
+            )
+        ),
+    )
+    .execution_options(preserve_rowcount=True)
+)
+"""adds an event if the one before it is there: a database may have been put back"""
 
 _SESSION_ID = re.compile(r"[A-Za-z0-9._-]{1,40}")
 """what an id can be; anything else that a caller asks for is not there"""
@@ -190,7 +211,9 @@ class Store:
         ordered = sorted(batch, key=lambda item: item.session_id)
         closed = [item.session_id for item in ordered if item.closes]
         with self.engine.begin() as connection:
-            connection.execute(events.insert(), [row for item in ordered for row in item.rows])
+            rows = [row for item in ordered for row in item.rows]
+            if connection.execute(_insert_next, rows).rowcount != len(rows):
+                raise StaleSession("the journal lacks an event that a writer has seen")
             if closed:
                 connection.execute(
                     update(sessions)

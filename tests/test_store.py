@@ -72,6 +72,8 @@ def test_what_is_appended_is_loaded(store: Store) -> None:
         [(call(1), None)],
         [(call(2, key="k"), "key/k")],
         [(call(2), None), (call(2), None)],
+        [(call(3), None)],
+        [(call(2), None), (call(4), None)],
     ],
 )
 def test_a_writer_who_is_behind_is_refused_whole(

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from conftest import Player, new_player
 from fastapi.testclient import TestClient
+from sqlalchemy import text as sql
 from test_api import RAISES, SLOWER
 
 from harness.claim import Claim, FolderTaken
@@ -191,6 +192,32 @@ def test_a_journal_that_moves_on_without_end_is_told_to_the_client(
     lines = [json.loads(line) for line in player.get("/transcript").splitlines()]
     assert [line.get("tool") for line in lines if line.get("type") == "tool_called"] == ["edit"]
     other.close()
+
+
+@pytest.mark.parametrize("next_call", ["read", "edit"])
+def test_a_database_that_was_put_back_to_an_earlier_state_is_read_again(
+    either_player: Player, next_call: str
+) -> None:
+    """Lost is what it lost, and nothing else: no gap, and no restart is needed."""
+    player = either_player
+    for _ in range(3):
+        player.call("edit", **SLOWER)
+    store: Store = player.client.app.state.service.store  # type: ignore[attr-defined]
+    with store.engine.begin() as connection:
+        connection.execute(sql("DELETE FROM events WHERE seq > 1"))
+    address = f"/v1/sessions/{player.id}"
+    response = (
+        player.client.get(address, headers=player.headers)
+        if next_call == "read"
+        else player.client.post(f"{address}/tools/edit", json=SLOWER, headers=player.headers)
+    )
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "session_moved_on"
+    assert player.call("edit", **SLOWER)["ok"]
+    loaded = store.load(player.id)
+    assert loaded is not None
+    assert len(loaded[1]) == 2
+    assert chain_break(*loaded) is None
 
 
 HOLD = """
