@@ -1,12 +1,13 @@
-"""The journal in a real SQLite file."""
+"""The journal in a real SQLite file, and in a real PostgreSQL."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from harness.events import AnyEvent, FileRecord, Header, RegionRecord, TestCounted, ToolCalled, seal
 from harness.session import Session
@@ -14,8 +15,8 @@ from harness.store import StaleSession, Store
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'journal.sqlite3'}")
+def store(database_url: str) -> Iterator[Store]:
+    store = Store(database_url)
     yield store
     store.close()
 
@@ -71,6 +72,8 @@ def test_what_is_appended_is_loaded(store: Store) -> None:
         [(call(1), None)],
         [(call(2, key="k"), "key/k")],
         [(call(2), None), (call(2), None)],
+        [(call(3), None)],
+        [(call(2), None), (call(4), None)],
     ],
 )
 def test_a_writer_who_is_behind_is_refused_whole(
@@ -83,6 +86,38 @@ def test_a_writer_who_is_behind_is_refused_whole(
     loaded = store.load("s1")
     assert loaded is not None
     assert len(loaded[1]) == 1
+
+
+def test_many_writers_share_transactions_and_not_each_others_faults(store: Store) -> None:
+    names = [f"s{number}" for number in range(24)]
+    for name in names:
+        store.create(make_header(name), "hash")
+    store.append("s3", [(call(1), None)], closes=False)
+    commits: list[int] = []
+    event.listen(store.engine, "commit", lambda connection: commits.append(1))
+    failed: list[tuple[str, int]] = []
+    together = threading.Barrier(len(names))
+
+    def write(name: str) -> None:
+        together.wait()
+        for seq in (1, 2, 3):
+            try:
+                store.append(name, [(call(seq), None)], closes=seq == 3)
+            except StaleSession:
+                failed.append((name, seq))
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == [("s3", 1)]
+    for name in names:
+        loaded = store.load(name)
+        assert loaded is not None
+        assert [entry.seq for entry in loaded[1]] == [1, 2, 3]
+    assert all(row.closed for row in store.list_sessions())
+    assert len(commits) < 3 * len(names) * 0.7
 
 
 def test_open_sessions_are_those_not_closed(store: Store) -> None:
