@@ -275,11 +275,14 @@ class Service:
         return CreatedSession(live, token, prompt)
 
     def choose_profile(self, task: Task) -> str:
-        """The default: the first of the task's profiles that this machine's GPUs can carry."""
+        """The default: the first of the task's profiles that there are GPUs for.
+
+        Where tests run elsewhere, that is the first of all: nothing falls back by itself.
+        """
         if self.default_profile is not None:
             return self.default_profile
-        have = len(hardware.gpus())
-        fitting = [name for name, profile in task.profiles.items() if profile.gpus <= have]
+        have = self.executor.gpus
+        fitting = [n for n, p in task.profiles.items() if have is None or p.gpus <= have]
         return (fitting or list(task.profiles))[0]
 
     async def get(self, session_id: str) -> LiveSession | None:
@@ -453,13 +456,12 @@ class Service:
         self._advance(live, attempt)
 
     def _around(self, paths: RunPaths, unedited: Mapping[str, Path] | None = None) -> Surroundings:
-        gpus = [gpu.id for gpu in hardware.gpus()]
         self.state.cache.mkdir(parents=True, exist_ok=True)
         return Surroundings(
             paths,
             self.data_dir,
             self.state.cache,
-            gpus,
+            self.executor.gpus,
             sandbox=self.sandboxed,
             unedited=unedited or {},
         )
@@ -575,7 +577,8 @@ class Service:
             begun = self._check_paths(live, kind, digest).plan.exists()
             if not begun:
                 executor = self._check_executor(live, kind)
-                if executor is self.executor and not executor.idle():
+                gpus = live.task.profile(live.profile).gpus
+                if executor is self.executor and not executor.idle(gpus):
                     return report, (
                         "The first steps at full size were not tried, since no GPU is free; "
                         "test() tries them first, uncounted."
@@ -623,7 +626,7 @@ class Service:
         paths = self.run_paths(live, active)
         job = self.executor.state(paths)
         if job.kind == "queued":
-            return Progress("queued", place=job.place)
+            return Progress("queued", place=job.place, seconds_left=job.seconds)
         status = read_status(paths)
         if status is not None and status.starts == 0 and job.kind == "gone":
             return Progress("checking")

@@ -205,6 +205,11 @@ class RunPaths:
         return self.root / "status.json"
 
     @property
+    def gpus(self) -> Path:
+        """Which GPUs the run has; written by what starts the runner."""
+        return self.root / "gpus.json"
+
+    @property
     def runner(self) -> Path:
         """Which process carries it out: pid and create_time."""
         return self.root / "runner.json"
