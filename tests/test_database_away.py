@@ -266,6 +266,19 @@ def test_a_full_disk_leaves_nothing_half_done(client: TestClient, tmp_path: Path
     assert len(store_of(client).list_sessions()) == 1 + made
 
 
+def test_no_room_for_a_run_directory_starts_no_test(client: TestClient, tmp_path: Path) -> None:
+    player = new_player(client)
+    full = tmp_path / "state/sessions" / player.id / "runs/test-1.1/files/line_rate.py"
+    full.parent.mkdir(parents=True)
+    full.symlink_to("/dev/full")
+    response = post(player, "test", wait_s=0)
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "60")
+    assert response.json()["error"]["code"] == "disk_full"
+    assert journal(player) == []
+    full.unlink()
+    assert player.call("test", wait_s=50)["budget"]["used"] == 1
+
+
 def test_a_database_that_another_program_locks(
     start_server: Callable[..., TestClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
