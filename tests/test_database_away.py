@@ -212,6 +212,23 @@ def test_a_test_whose_queueing_was_cut_off_is_started_once(
     assert types == ["test_queued", "test_counted", "test_finished", "tool_called"]
 
 
+@pytest.mark.postgresql
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_a_result_whose_taking_in_was_cut_off_is_taken_once(
+    proxied: tuple[Proxy, Player], cut: str
+) -> None:
+    proxy, player = proxied
+    slow = "def predict(s, x):\n    return s * x + 0 * sum(range(10_000))"
+    player.call("edit", **(RAISES | {"content": slow}))
+    player.call("test", wait_s=0)
+    proxy.cut = cut
+    finished = player.call("status", wait_s=50)
+    assert proxy.cut is None
+    assert finished["data"]["state"] == "finished"
+    types = [event.type for event in journal(player) if event.type != "tool_called"]
+    assert types == ["test_queued", "test_counted", "test_finished"]
+
+
 # ── SQLite ────────────────────────────────────────────────────────────────────────────────────
 
 
