@@ -6,6 +6,7 @@ a mistake of the client's is a status with `{"error": {"code", "message", "hint"
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -389,6 +390,20 @@ def _add_error_handlers(app: FastAPI) -> None:
             503, "database_unavailable", "The database does not answer.", "Try again in a moment."
         ).response()
         response.headers["Retry-After"] = "5"
+        return response
+
+    @app.exception_handler(OSError)
+    async def on_disk(_request: Request, error: OSError) -> JSONResponse:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise error
+        log.error("a call was not answered, since the disk is full: %s", error)
+        response = ClientError(
+            503,
+            "disk_full",
+            "The server's disk is full, and nothing of the call was done.",
+            "Its operator has to free some of it; try again after that.",
+        ).response()
+        response.headers["Retry-After"] = "60"
         return response
 
     @app.exception_handler(StaleSession)

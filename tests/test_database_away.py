@@ -212,6 +212,23 @@ def test_a_test_whose_queueing_was_cut_off_is_started_once(
     assert types == ["test_queued", "test_counted", "test_finished", "tool_called"]
 
 
+@pytest.mark.postgresql
+@pytest.mark.parametrize("cut", ["before", "after"])
+def test_a_result_whose_taking_in_was_cut_off_is_taken_once(
+    proxied: tuple[Proxy, Player], cut: str
+) -> None:
+    proxy, player = proxied
+    slow = "def predict(s, x):\n    return s * x + 0 * sum(range(10_000))"
+    player.call("edit", **(RAISES | {"content": slow}))
+    player.call("test", wait_s=0)
+    proxy.cut = cut
+    finished = player.call("status", wait_s=50)
+    assert proxy.cut is None
+    assert finished["data"]["state"] == "finished"
+    types = [event.type for event in journal(player) if event.type != "tool_called"]
+    assert types == ["test_queued", "test_counted", "test_finished"]
+
+
 # ── SQLite ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -264,6 +281,19 @@ def test_a_full_disk_leaves_nothing_half_done(client: TestClient, tmp_path: Path
         "tool_called", "test_queued", "test_counted", "test_finished", "tool_called",
     ]  # fmt: skip
     assert len(store_of(client).list_sessions()) == 1 + made
+
+
+def test_no_room_for_a_run_directory_starts_no_test(client: TestClient, tmp_path: Path) -> None:
+    player = new_player(client)
+    full = tmp_path / "state/sessions" / player.id / "runs/test-1.1/files/line_rate.py"
+    full.parent.mkdir(parents=True)
+    full.symlink_to("/dev/full")
+    response = post(player, "test", wait_s=0)
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "60")
+    assert response.json()["error"]["code"] == "disk_full"
+    assert journal(player) == []
+    full.unlink()
+    assert player.call("test", wait_s=50)["budget"]["used"] == 1
 
 
 def test_a_database_that_another_program_locks(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
+from postgres import Cluster, programs
 from sqlalchemy import event
 
 from harness.events import AnyEvent, FileRecord, Header, RegionRecord, TestCounted, ToolCalled, seal
@@ -126,6 +131,31 @@ def test_open_sessions_are_those_not_closed(store: Store) -> None:
     store.append("s2", [(call(1), None)], closes=True)
     assert [row.id for row in store.list_sessions(open_only=True)] == ["s1"]
     assert [row.closed for row in store.list_sessions()] == [False, True]
+
+
+def test_a_backup_while_it_is_written_to_is_whole(
+    store: Store, database_url: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """With the commands of docs/operations.md."""
+    store.create(make_header(), "hash")
+    store.append("s1", [(call(1), None)], closes=False)
+    copy = tmp_path / "copy"
+    if database_url.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(tmp_path / "journal.sqlite3")) as connection:
+            connection.execute(f"VACUUM INTO '{copy}'")
+        url = f"sqlite:///{copy}"
+    else:
+        cluster: Cluster = request.getfixturevalue("postgres")
+        url = cluster.new_database()
+        folder = programs()
+        assert folder is not None
+        subprocess.run([folder / "pg_dump", "-Fc", "-f", copy, database_url], check=True)
+        subprocess.run([folder / "pg_restore", "-d", url, copy], check=True)
+    store.append("s1", [(call(2), None)], closes=False)
+    restored = Store(url, upgrade=False)
+    assert restored.load("s1") == (make_header(), [call(1)])
+    restored.append("s1", [(call(2), None)], closes=True)
+    restored.close()
 
 
 def test_a_session_is_the_fold_of_its_events(store: Store) -> None:
