@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from harness import demo as demo_session
 from harness import replay_view
+from harness.database import DatabaseRefused, one_line
 from harness.datasets import DataError, Dataset, Manifest, datasets
 from harness.datasets import prepare as prepare_dataset
 from harness.doctor import diagnose
@@ -339,10 +340,10 @@ def gc(
 
 def _ended_sessions(settings: Settings) -> set[str]:
     try:
-        store = Store(settings.resolved_database_url)
+        store = Store(settings.resolved_database_url, upgrade=False)
         rows = store.list_sessions()
         store.close()
-    except (SQLAlchemyError, ImportError, OSError) as error:
-        said = str(error).splitlines()[0]
+    except (DatabaseRefused, SQLAlchemyError) as error:
+        said = one_line(error)
         raise _fail(f"HARNESS_DATABASE_URL leads to no database: {said}", BAD_INPUT) from error
     return {row.id for row in rows if row.closed}

@@ -64,6 +64,7 @@ class Attempt:
     attempt: int
     files_digest: str
     seed: int
+    place: str | None = None
     counted: bool = False
     resumptions: int = 0
     result: TestFinished | None = None
@@ -114,7 +115,9 @@ class SessionState:
                     self.files[before.name] = before
             case TestQueued():
                 self.attempts.append(
-                    Attempt(event.number, event.attempt, event.files_digest, event.seed)
+                    Attempt(
+                        event.number, event.attempt, event.files_digest, event.seed, event.place
+                    )
                 )
             case TestCounted():
                 self._attempt(event).counted = True
@@ -226,6 +229,13 @@ class Session:
         for event in sealed:
             self.state.apply(event)
         return sealed
+
+    def catch_up(self, events: Sequence[AnyEvent]) -> None:
+        """Apply what another server has journaled. Raises ValueError if it does not follow."""
+        for event in events:
+            if (event.seq, event.previous) != (self.state.seq + 1, self.state.last_hash):
+                raise ValueError(f"event {event.seq} does not follow event {self.state.seq}")
+            self.state.apply(event)
 
     def require_open(self) -> None:
         if self.state.submitted is not None:

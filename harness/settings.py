@@ -32,7 +32,8 @@ class Settings(BaseSettings):
     """Prepared data sets, one folder each; `data` in the state folder if left out."""
 
     database_url: str | None = None
-    """An SQLAlchemy URL; an SQLite file in the state folder if left out."""
+    """`sqlite:///FILE` or `postgresql://USER@HOST/NAME`; an SQLite file in the state folder if left
+    out."""
 
     sandbox: Literal["bubblewrap", "none"] = "bubblewrap"
     """What agents' code runs in. `none`: with the rights of the server's user; results then say so

@@ -41,6 +41,16 @@ class StatePaths:
         return self.root / "harness.sqlite3"
 
     @property
+    def claim(self) -> Path:
+        """Locked by the living server."""
+        return self.root / "server.lock"
+
+    @property
+    def name(self) -> Path:
+        """Holds the folder's name among those that share a database."""
+        return self.root / "name"
+
+    @property
     def data(self) -> Path:
         """One folder for each prepared dataset."""
         return self.root / "data"
