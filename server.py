@@ -9,10 +9,11 @@ import sys
 import uvicorn
 from fastapi import FastAPI
 
+from harness import hardware
 from harness.api import create_app
 from harness.claim import Claim, FolderTaken
 from harness.database import DatabaseRefused
-from harness.jobs import EXECUTORS, make_executor
+from harness.jobs import EXECUTORS, Executor, make_executor
 from harness.service import Service
 from harness.settings import Settings, SettingsError, bad_setting, one_of, read_settings
 from harness.store import Store
@@ -32,7 +33,7 @@ def build(settings: Settings) -> FastAPI:
     claim, store = _claim_and_store(state, settings)
     service = Service(
         store=store,
-        executor=make_executor(settings.executor, slots=settings.slots),
+        executor=_executor(settings),
         # Checks are short and free: they do not queue behind tests, nor crowd them out.
         check_executor=make_executor("local", slots=max(1, (os.cpu_count() or 1) // 2)),
         tasks=tasks,
@@ -43,6 +44,12 @@ def build(settings: Settings) -> FastAPI:
         sandboxed=settings.sandbox != "none",
     )
     return create_app(service)
+
+
+def _executor(settings: Settings) -> Executor:
+    """Where tests run."""
+    gpus = [str(gpu.id) for gpu in hardware.gpus()]
+    return make_executor(settings.executor, slots=settings.slots, gpus=gpus)
 
 
 def _claim_and_store(state: StatePaths, settings: Settings) -> tuple[Claim, Store]:

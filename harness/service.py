@@ -63,6 +63,7 @@ from harness.jobs.plan import (
     read_status,
     snapshot,
 )
+from harness.jobs.processes import is_held
 from harness.measured import measured
 from harness.probes import Kind, check_report, report_of, submit_check
 from harness.prompt import build_prompt, visible_decimals
@@ -200,15 +201,20 @@ class Service:
 
     async def start(self) -> None:
         """Take up every open session's test and begin to watch."""
+        waiting: list[tuple[datetime, LiveSession, Attempt]] = []
         for row in await self.in_thread(lambda: self.store.list_sessions(open_only=True)):
             live = await self.get(row.id)
             active = live.session.state.active if live else None
             if live is not None and active is not None and self._is_here(live, active):
-                try:
-                    await self.in_thread(self._advance, live, active)
-                except Exception:
-                    # One session's fault must not keep the server from the others.
-                    log.exception("session %s: its test could not be taken up", row.id)
+                waiting.append((active.queued_at or row.created_at, live, active))
+        # What is alive holds GPUs; the others wait in the order in which they came.
+        await self.in_thread(self._take_up_living)
+        for _, live, active in sorted(waiting, key=lambda each: each[0]):
+            try:
+                await self.in_thread(self._advance, live, active)
+            except Exception:
+                # One session's fault must not keep the server from the others.
+                log.exception("session %s: its test could not be taken up", live.session.id)
         self._watcher = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
@@ -218,6 +224,13 @@ class Service:
             await asyncio.gather(self._watcher, return_exceptions=True)
         await self.in_thread(self.store.close)
         self.claim.release()
+
+    def _take_up_living(self) -> None:
+        """Make known to the executors what runs from before, tests and checks."""
+        for paths in self.state.all_runs():
+            if paths.plan.is_file() and is_held(paths):
+                beside = paths.is_check and read_plan(paths).gpus == 0
+                (self.check_executor if beside else self.executor).submit(paths)
 
     async def in_thread(self, call: Callable[..., Result], *args: Any) -> Result:
         """Run what may block (SQL, files) without holding up the event loop."""

@@ -65,6 +65,7 @@ class Attempt:
     files_digest: str
     seed: int
     place: str | None = None
+    queued_at: datetime | None = None
     counted: bool = False
     resumptions: int = 0
     result: TestFinished | None = None
@@ -116,7 +117,12 @@ class SessionState:
             case TestQueued():
                 self.attempts.append(
                     Attempt(
-                        event.number, event.attempt, event.files_digest, event.seed, event.place
+                        event.number,
+                        event.attempt,
+                        event.files_digest,
+                        event.seed,
+                        event.place,
+                        event.at,
                     )
                 )
             case TestCounted():

@@ -174,9 +174,9 @@ class Agent:
     def _choose(self, edits: int, used: int) -> str:
         if used == 3:
             return "submit"
-        return self.rng.choices(
-            ["edit", "undo", "view", "test"], [6, 2 if edits > 0 else 0, 2, 2]
-        )[0]
+        return self.rng.choices(["edit", "undo", "view", "test"], [6, 2 if edits > 0 else 0, 2, 2])[
+            0
+        ]
 
     def _test(self, session: str, token: str) -> dict[str, Any]:
         """Start a test and follow it to its end, through whatever happens to the server."""
@@ -319,8 +319,7 @@ def soak(
     state = StatePaths(server.state)
     stopping = threading.Event()
     players = [
-        Agent(f"agent{i}", server.url, random.Random(rng.random()), stopping)
-        for i in range(agents)
+        Agent(f"agent{i}", server.url, random.Random(rng.random()), stopping) for i in range(agents)
     ]
     threads = [threading.Thread(target=player.run, daemon=True) for player in players]
     counts = Counter(rounds=rounds)
@@ -349,7 +348,11 @@ def soak(
         found = faults(state, store, players)
     finally:
         store.close()
-    found += [f"{p.name} did not come to an end" for p, t in zip(players, threads) if t.is_alive()]
+    found += [
+        f"{p.name} did not come to an end"
+        for p, t in zip(players, threads, strict=True)
+        if t.is_alive()
+    ]
     counts["answers"] = sum(len(player.told) for player in players)
     counts["sessions"] = sum(len(player.sessions) for player in players)
     counts["tests finished"] = sum(len(player.results) for player in players)

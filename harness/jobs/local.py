@@ -31,7 +31,7 @@ from harness.jobs.plan import (
     read_status,
     write_status,
 )
-from harness.jobs.processes import living_runner, lock_run
+from harness.jobs.processes import is_held, living_runner, lock_run
 from harness.jobs.runner import mark_cancelled
 from harness.workspace import RunPaths
 
@@ -76,11 +76,9 @@ class LocalExecutor:
             self.poll()
             if run in self._pending or run in self._running:
                 return
-            lock = lock_run(run)
-            if lock is None:
+            if is_held(run):
                 self._running[run] = _Running(plan, given_gpus(run), None)
                 return
-            os.close(lock)
             status = read_status(run)
             if status is not None and status.state in FINAL_STATES:
                 return
@@ -113,7 +111,7 @@ class LocalExecutor:
                 queue = self._queue(self._pending[run].gpus)
                 ahead = queue[: queue.index(run)]
                 return JobState("queued", len(ahead) + 1, self._until_start(run, ahead))
-            alive = run in self._running or living_runner(run) is not None
+            alive = run in self._running or is_held(run)
             return JobState("running" if alive else "gone")
 
     def idle(self, gpus: int = 0) -> bool:
@@ -249,10 +247,7 @@ def _start(run: RunPaths, lock: int) -> int:
 
 def _alive(run: RunPaths, pid: int | None) -> bool:
     if pid is None:
-        lock = lock_run(run)
-        if lock is not None:
-            os.close(lock)
-        return lock is None
+        return is_held(run)
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == 0
     except ChildProcessError:

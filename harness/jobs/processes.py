@@ -187,6 +187,14 @@ def lock_run(paths: RunPaths) -> int | None:
     return lock
 
 
+def is_held(paths: RunPaths) -> bool:
+    """Whether a runner has the run, or is just being started for it."""
+    lock = lock_run(paths)
+    if lock is not None:
+        os.close(lock)
+    return lock is None
+
+
 def living_runner(paths: RunPaths) -> psutil.Process | None:
     """The process that carries out the run, by pid and time of creation; None if it is gone."""
     try:
