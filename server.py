@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from datetime import timedelta
 
 import uvicorn
 from fastapi import FastAPI
@@ -42,6 +43,7 @@ def build(settings: Settings) -> FastAPI:
         data_dir=settings.resolved_data_dir,
         default_profile=settings.profile,
         sandboxed=settings.sandbox != "none",
+        idle=timedelta(hours=settings.session_idle_h) if settings.session_idle_h else None,
     )
     return create_app(service)
 

@@ -24,7 +24,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +38,7 @@ from harness.checks.static import STRUCTURAL
 from harness.claim import Claim
 from harness.database import one_line, unavailable
 from harness.datasets import datasets
+from harness.ending import ending, idle_reason
 from harness.errors import CheckLimit, TestRefused
 from harness.events import (
     AnyEvent,
@@ -184,6 +185,7 @@ class Service:
         data_dir: Path,
         default_profile: str | None = None,
         sandboxed: bool = True,
+        idle: timedelta | None = None,
     ) -> None:
         self.store = store
         self.executor = executor
@@ -195,6 +197,8 @@ class Service:
         self.default_profile = default_profile
         self.sandboxed = sandboxed
         """whether agents' code runs in a sandbox; without one no result is ranked"""
+        self.idle = idle
+        """after so long without a call, or a test, an open session is ended; None: never"""
         self._sessions: dict[str, LiveSession] = {}
         self._loading = asyncio.Lock()
         self._watcher: asyncio.Task[None] | None = None
@@ -683,6 +687,8 @@ class Service:
         """Follow every test that runs here and, if `elsewhere`, those that another server has."""
         await self.in_thread(self.executor.poll)
         await self.in_thread(self.check_executor.poll)
+        if elsewhere:
+            await self._end_idle()
         for live in list(self._sessions.values()):
             active = live.session.state.active
             if active is None:
@@ -697,6 +703,28 @@ class Service:
                     raise
                 # One session's fault must not end the watch over the others.
                 log.exception("session %s: its test could not be followed", live.session.id)
+
+    async def _end_idle(self) -> None:
+        """End every open session that nobody has called for too long."""
+        for live in list(self._sessions.values()):
+            if not self._is_idle(live):
+                continue
+            async with live.lock:
+                # Another server may have been called meanwhile.
+                await self.in_thread(self.catch_up, live)
+                if not self._is_idle(live):
+                    continue
+                assert self.idle is not None
+                event = ending(live.session.state, idle_reason(self.idle))
+                await self.in_thread(live.session.record, event)
+            log.info("session %s: ended, %s", live.session.id, idle_reason(self.idle))
+            live.changed()
+
+    def _is_idle(self, live: LiveSession) -> bool:
+        state = live.session.state
+        if self.idle is None or state.closed or state.active is not None or state.last_at is None:
+            return False
+        return datetime.now(UTC) - state.last_at > self.idle
 
     async def _take_in(self, live: LiveSession) -> None:
         """Take what a test's run directory says into the journal."""

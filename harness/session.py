@@ -84,6 +84,8 @@ class SessionState:
     files: dict[str, EditableFile]
     last_hash: str
     seq: int = 0
+    last_at: datetime | None = None
+    """UTC; of the last event, or of the start"""
     undo_stack: list[EditableFile] = field(default_factory=list)
     """the file that each accepted edit replaced, latest last"""
     attempts: list[Attempt] = field(default_factory=list)
@@ -102,7 +104,7 @@ class SessionState:
             )
             for record in header.files
         }
-        return cls(header, files, header.hash)
+        return cls(header, files, header.hash, last_at=header.created_at)
 
     def apply(self, event: AnyEvent) -> None:
         match event:
@@ -141,7 +143,7 @@ class SessionState:
                 pass
         if isinstance(event, ToolCalled) and event.key is not None:
             self.answers[event.key] = event
-        self.seq, self.last_hash = event.seq, event.hash
+        self.seq, self.last_hash, self.last_at = event.seq, event.hash, event.at or self.last_at
 
     def _attempt(self, event: TestCounted | TestResumed | TestFinished | TestReleased) -> Attempt:
         for attempt in reversed(self.attempts):
@@ -221,17 +223,10 @@ class Session:
 
     def record(self, *events: AnyEvent) -> list[AnyEvent]:
         """Seal, journal and apply events, in one transaction."""
-        sealed: list[AnyEvent] = []
-        seq, previous = self.state.seq, self.state.last_hash
-        for event in events:
-            seq += 1
-            entry = event.model_copy(
-                update={"seq": seq, "at": datetime.now(UTC), "previous": previous}
-            )
-            previous = entry.hash
-            sealed.append(entry)
+        entries = journal_entries(self.state, events)
+        sealed = [event for event, _ in entries]
         closes = any(isinstance(event, Submitted | SessionEnded) for event in sealed)
-        self._append([(event, _once_key(event)) for event in sealed], closes)
+        self._append(entries, closes)
         for event in sealed:
             self.state.apply(event)
         return sealed
@@ -474,6 +469,20 @@ def result_data(result: TestFinished) -> dict[str, Any]:
 
 def _count(args: Mapping[str, Any]) -> int:
     return 1 if args.get("n") is None else line_number(args, "n")
+
+
+def journal_entries(
+    state: SessionState, events: Sequence[AnyEvent]
+) -> list[tuple[AnyEvent, str | None]]:
+    """The events as they follow the journal that `state` is the fold of, with their once keys."""
+    entries: list[tuple[AnyEvent, str | None]] = []
+    seq, previous = state.seq, state.last_hash
+    for event in events:
+        seq += 1
+        entry = event.model_copy(update={"seq": seq, "at": datetime.now(UTC), "previous": previous})
+        previous = entry.hash
+        entries.append((entry, _once_key(entry)))
+    return entries
 
 
 def _once_key(event: AnyEvent) -> str | None:

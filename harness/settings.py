@@ -45,6 +45,10 @@ class Settings(BaseSettings):
     slots: int = Field(default=1, ge=1)
     """How many tests may run at once on a machine without GPUs."""
 
+    session_idle_h: float = Field(default=48, ge=0)
+    """Hours without a call or a test after which an open session is ended, its last test with a
+    score submitted for it; 0: never."""
+
     profile: str | None = None
     """The profile of sessions that name none; if left out, the first of the task's profiles that
     the GPUs of this machine can carry."""
