@@ -134,6 +134,8 @@ class Agent:
                 self._session()
         except Exception as error:
             self.faults.append(f"{self.name}: {type(error).__name__}: {error}")
+        finally:
+            self._client.close()
 
     def _session(self) -> None:
         created = self._request(
