@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # Tests start processes of two threads each: four workers keep eight cores busy.
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test slow attacks lint install lock clean
+.PHONY: demo test soak slow attacks lint install lock clean
 
 demo: install
 	$(BIN)/harness demo
@@ -18,6 +18,10 @@ test: lint
 # Every edit that tries to spoil a score, and every kind of edit that must be accepted.
 attacks: install
 	$(BIN)/pytest $(PARALLEL) tests/test_attacks.py -m "attacks or not attacks"
+
+# Agents at work on a server that is killed 200 times; everything is compared afterwards.
+soak: install
+	$(BIN)/python tests/soak.py --rounds 200
 
 # What takes minutes and measures time: on a machine that does nothing else.
 slow: install

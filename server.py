@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from datetime import timedelta
 
 import uvicorn
 from fastapi import FastAPI
-from sqlalchemy.exc import SQLAlchemyError
 
+from harness import hardware
 from harness.api import create_app
-from harness.jobs import EXECUTORS, make_executor
+from harness.claim import Claim, FolderTaken
+from harness.database import DatabaseRefused
+from harness.jobs import EXECUTORS, Executor, make_executor
 from harness.service import Service
 from harness.settings import Settings, SettingsError, bad_setting, one_of, read_settings
 from harness.store import Store
@@ -30,16 +33,20 @@ def build(settings: Settings) -> FastAPI:
     profiles = list(dict.fromkeys(name for task in tasks.values() for name in task.profiles))
     if settings.profile is not None and profiles and settings.profile not in profiles:
         raise SettingsError(bad_setting("profile", settings.profile, one_of(profiles)))
+    state = StatePaths(settings.state_dir.absolute())
+    claim, store = _claim_and_store(state, settings)
     service = Service(
-        store=_store(settings),
-        executor=make_executor(settings.executor, slots=settings.slots),
+        store=store,
+        executor=_executor(settings),
         # Checks are short and free: they do not queue behind tests, nor crowd them out.
         check_executor=make_executor("local", slots=max(1, (os.cpu_count() or 1) // 2)),
         tasks=tasks,
-        state=StatePaths(settings.state_dir.absolute()),
+        state=state,
+        claim=claim,
         data_dir=settings.resolved_data_dir,
         default_profile=settings.profile,
         sandboxed=settings.sandbox != "none",
+        idle=timedelta(hours=settings.session_idle_h) if settings.session_idle_h else None,
     )
     app = create_app(service)
     key = LinkKey(loopback=False)
@@ -48,13 +55,23 @@ def build(settings: Settings) -> FastAPI:
     return app
 
 
-def _store(settings: Settings) -> Store:
-    """The database; a driver that is not installed is a setting that can't be, too."""
+def _executor(settings: Settings) -> Executor:
+    """Where tests run."""
+    gpus = [str(gpu.id) for gpu in hardware.gpus()]
+    return make_executor(settings.executor, slots=settings.slots, gpus=gpus)
+
+
+def _claim_and_store(state: StatePaths, settings: Settings) -> tuple[Claim, Store]:
+    """The state folder for this server alone, then the database, upgraded if it is an older one."""
     try:
-        return Store(settings.resolved_database_url)
-    except (SQLAlchemyError, ImportError, OSError) as error:
-        said = str(error).splitlines()[0]
-        raise SettingsError(f"HARNESS_DATABASE_URL leads to no database: {said}") from error
+        claim = Claim(state)
+    except (FolderTaken, OSError) as error:
+        raise SettingsError(f"HARNESS_STATE_DIR can't be used: {error}") from error
+    try:
+        return claim, Store(settings.resolved_database_url)
+    except DatabaseRefused as error:
+        claim.release()
+        raise SettingsError(f"HARNESS_DATABASE_URL leads to no database: {error}") from error
 
 
 def main() -> None:

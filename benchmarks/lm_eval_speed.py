@@ -16,6 +16,7 @@ their ratio; how far results are from each other and from fp32; accuracies for r
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import random
@@ -150,6 +151,7 @@ def main() -> None:
     requests = build_requests(options.items, vocabulary, rng)
     right = [rng.randrange(CHOICES) for _ in range(options.items)]
     exact = requests[: options.exact_items * CHOICES]
+    gc.freeze()  # as the stage does; for both sides
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         torch.manual_seed(1)

@@ -27,6 +27,11 @@ def settings_of(profile: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if line]
 
 
+def on_own_gpu(command: list[str]) -> list[str]:
+    """The command, seeing the one GPU that is meant for its process, as the stages do it."""
+    return ["sh", "-c", 'CUDA_VISIBLE_DEVICES="$HARNESS_GPU" exec "$@"', "sh", *command]
+
+
 def server_plan(folder: Path, settings: list[str], gpus: str) -> dict[str, object]:
     """How the harness would start the model server of a checkpoint in `folder`."""
     env = {"HARNESS_GPUS": gpus, "HARNESS_SEED": "42", "OMP_WAIT_POLICY": "PASSIVE", "USER": "me"}
@@ -36,7 +41,7 @@ def server_plan(folder: Path, settings: list[str], gpus: str) -> dict[str, objec
         path = f"{ROOT / 'nanoGPT'}:{ROOT / 'harness/transport'}"
         env |= {"PATH": os.environ["PATH"], "PYTHONPATH": path}
         env |= {"HARNESS_FILES": str(ROOT), "HARNESS_RUN_OUT": str(folder)}
-        command = [sys.executable, "-P", "-m", "model_server", "--", *settings]
+        command = on_own_gpu([sys.executable, "-P", "-m", "model_server", "--", *settings])
         return {"argv": command, "env": env, "cwd": "/", "sandbox": None}
     mounts = [
         Mount(source=str(ROOT / "nanoGPT"), target="/harness/files/nanoGPT"),
@@ -49,7 +54,7 @@ def server_plan(folder: Path, settings: list[str], gpus: str) -> dict[str, objec
     env = sandbox.environment() | env
     env["PYTHONPATH"] += ":/harness/files/nanoGPT"
     env |= {"HARNESS_FILES": "/harness/files", "HARNESS_RUN_OUT": "/harness/run"}
-    command = ["python", "-P", "-m", "model_server", "--", *settings]
+    command = on_own_gpu(["python", "-P", "-m", "model_server", "--", *settings])
     return {
         "argv": sandbox.limited(confinement, command),
         "env": {},

@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 from harness import sandbox  # noqa: E402
 from harness.jobs.plan import (  # noqa: E402
     Surroundings,
+    give_gpus,
     make_plan,
     prepare_run_dir,
     read_status,
@@ -59,7 +60,7 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="copies logs, results, checkpoints there")
     parser.add_argument("extra", nargs="*", help="further --key=value settings, behind --")
     options = parser.parse_args()
-    gpus = [int(g) for g in options.gpus.split(",") if g]
+    gpus = [gpu for gpu in options.gpus.split(",") if gpu]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         task = own_copy(folder, options)
@@ -71,7 +72,7 @@ def main() -> None:
         found = sandbox.find()
         print(f"sandbox: {found}")
         around = Surroundings(
-            paths, data, cache, gpus=gpus, sandbox=not isinstance(found, sandbox.Problem)
+            paths, data, cache, gpus=len(gpus), sandbox=not isinstance(found, sandbox.Problem)
         )
         plan = make_plan(task, options.profile, 1, 1, around)
         plan = plan.model_copy(update={"stages": plan.stages[: options.stages]})
@@ -81,6 +82,7 @@ def main() -> None:
             assert text.count(LOOP) == 1
             edited[FILE] = text.replace(LOOP, options.edit.read_text(encoding="utf-8"))
         prepare_run_dir(paths, plan, snapshot(task, edited), snapshot(task, {}))
+        give_gpus(paths, gpus)
         command = [sys.executable, "-m", "harness.jobs.runner", str(paths.root)]
         environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
         subprocess.run(command, cwd=ROOT, env=environment, check=False)

@@ -6,7 +6,9 @@ a mistake of the client's is a status with `{"error": {"code", "message", "hint"
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
@@ -20,9 +22,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from harness import tools
+from harness.database import one_line, unavailable
 from harness.service import LiveSession, Service, UnknownProfile, UnknownTask
 from harness.session import result_data
 from harness.store import StaleSession
+
+log = logging.getLogger("harness.api")
 
 MAX_BODY = 2_000_000
 """bytes of one request: an edit's text is far smaller"""
@@ -122,6 +127,7 @@ ServiceDep = Annotated[Service, Depends(_service)]
 
 async def _live_session(
     session_id: str,
+    request: Request,
     service: ServiceDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> LiveSession:
@@ -140,6 +146,9 @@ async def _live_session(
             "The token does not belong to this session.",
             "Send 'Authorization: Bearer <token>' with the token that creating it gave.",
         )
+    if request.method == "GET":
+        # What adds to the session finds out by itself.
+        await service.refresh(live)
     return live
 
 
@@ -373,11 +382,28 @@ def _add_error_handlers(app: FastAPI) -> None:
         return ClientError(error.status_code, code, str(error.detail), hint).response()
 
     @app.exception_handler(SQLAlchemyError)
-    async def on_database(_request: Request, _error: SQLAlchemyError) -> JSONResponse:
+    async def on_database(_request: Request, error: SQLAlchemyError) -> JSONResponse:
+        if not unavailable(error):
+            raise error  # a fault of ours, which waiting does not mend
+        log.warning("a call was not answered, since the database was not: %s", one_line(error))
         response = ClientError(
             503, "database_unavailable", "The database does not answer.", "Try again in a moment."
         ).response()
         response.headers["Retry-After"] = "5"
+        return response
+
+    @app.exception_handler(OSError)
+    async def on_disk(_request: Request, error: OSError) -> JSONResponse:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise error
+        log.error("a call was not answered, since the disk is full: %s", error)
+        response = ClientError(
+            503,
+            "disk_full",
+            "The server's disk is full, and nothing of the call was done.",
+            "Its operator has to free some of it; try again after that.",
+        ).response()
+        response.headers["Retry-After"] = "60"
         return response
 
     @app.exception_handler(StaleSession)

@@ -17,16 +17,20 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness import demo as demo_session
-from harness import replay_modes, replay_view
+from harness import replay_modes, replay_view, run_commands
+from harness.database import DatabaseRefused, one_line
 from harness.datasets import DataError, Dataset, Manifest, datasets
 from harness.datasets import prepare as prepare_dataset
 from harness.doctor import diagnose
+from harness.ending import CannotEnd, end_session
 from harness.export_command import export_session
 from harness.exports import ExportError
 from harness.hardware import gpus
+from harness.jobs import make_executor
 from harness.jobs.plan import PlanError
 from harness.printable import visible
 from harness.recorded import RecordingError
+from harness.render import duration
 from harness.retention import cache_bytes, remove_expired, run_usage
 from harness.settings import Settings, SettingsError, read_settings
 from harness.store import Store
@@ -400,12 +404,86 @@ def gc(
         )
 
 
+@app.command()
+def ps(
+    as_json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
+) -> None:
+    """The tests and checks that wait or run."""
+    jobs = run_commands.unfinished(_state())
+    if as_json:
+        typer.echo(json.dumps([job.as_json() for job in jobs], indent=1))
+        return
+    table = Table("session", "job", "profile", "state", "GPUs", "at", "left", "since")
+    for job in map(run_commands.Job.as_json, jobs):
+        at = f"{job['stage']}, {job['role']}" if job["stage"] else ""
+        if job["step"] is not None:
+            at += f", {job['step']} of {job['steps'] or '?'}"
+        needs = f"needs {job['needs_gpus']}" if job["needs_gpus"] else ""
+        left, since = (
+            "" if job[name] is None else duration(job[name]) for name in ("seconds_left", "seconds")
+        )
+        gpus = ",".join(job["gpus"]) or needs
+        cells = (job["session"], job["job"], job["profile"], job["state"], gpus, at, left, since)
+        table.add_row(*(Text(cell) for cell in cells))
+    Console().print(table)
+
+
+@app.command()
+def cancel(
+    session: Annotated[str, typer.Argument(help="The session's id.")],
+    test: Annotated[int | None, typer.Argument(help="The test's number; the one there is.")] = None,
+) -> None:
+    """End a test for good. It is given back to the session, uncounted."""
+    settings = _settings()
+    try:
+        job = run_commands.cancel(_state(), make_executor(settings.executor), session, test)
+    except run_commands.NoSuchRun as error:
+        raise _fail(str(error), BAD_INPUT) from error
+    typer.echo(f"{session}: {job.name} is cancelled")
+
+
+@app.command()
+def logs(
+    session: Annotated[str, typer.Argument(help="The session's id.")],
+    test: Annotated[int | None, typer.Argument(help="The test's number; the last one.")] = None,
+    stage: Annotated[str | None, typer.Option(help="A stage's label; all.")] = None,
+    role: Annotated[str | None, typer.Option(help="`run`, `score`, ...; all.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the test ends.")] = False,
+) -> None:
+    """What a test's steps have printed. It may hold hidden values: not for agents."""
+    try:
+        run = run_commands.last_run(_state(), session, test)
+        for line in run_commands.log_lines(run, stage, role, follow=follow):
+            typer.echo(line, nl=False)
+    except run_commands.NoSuchRun as error:
+        raise _fail(str(error), BAD_INPUT) from error
+
+
+@app.command()
+def end(session: Annotated[str, typer.Argument(help="The session's id.")]) -> None:
+    """End a session: its last test with a score is submitted for it, if it has one."""
+    settings = _settings()
+    try:
+        store = Store(settings.resolved_database_url, upgrade=False)
+        said = end_session(store, session, "its operator ended it")
+        store.close()
+    except (DatabaseRefused, SQLAlchemyError) as error:
+        raise _fail(f"HARNESS_DATABASE_URL leads to no database: {one_line(error)}") from error
+    except CannotEnd as error:
+        raise _fail(str(error), BAD_INPUT) from error
+    typer.echo(f"{session}: {said}")
+
+
+def _state() -> StatePaths:
+    return StatePaths(_settings().state_dir.absolute())
+
+
 def _ended_sessions(settings: Settings) -> set[str]:
     try:
-        store = Store(settings.resolved_database_url)
+        store = Store(settings.resolved_database_url, upgrade=False)
         rows = store.list_sessions()
         store.close()
-    except (SQLAlchemyError, ImportError, OSError) as error:
-        said = str(error).splitlines()[0]
+    except (DatabaseRefused, SQLAlchemyError) as error:
+        said = one_line(error)
         raise _fail(f"HARNESS_DATABASE_URL leads to no database: {said}", BAD_INPUT) from error
     return {row.id for row in rows if row.closed}

@@ -249,7 +249,9 @@ def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log_path: Path)
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise DemoError(f"the server stopped while starting; its log is {log_path}")
+            said = log_path.read_text(errors="replace").strip().splitlines()
+            why = said[-1] if said else "it said nothing"
+            raise DemoError(f"the server stopped while starting: {why}; its log is {log_path}")
         try:
             if httpx.get(f"{url}/readyz", timeout=2).status_code == 200:
                 return

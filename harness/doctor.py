@@ -111,7 +111,7 @@ def _sandbox() -> Diagnosis:
 def _database(settings: Settings) -> Diagnosis:
     url = settings.resolved_database_url
     try:
-        store = Store(url)
+        store = Store(url, upgrade=False)
         store.check()
         store.close()
     except Exception as error:  # whatever a driver raises is the answer here

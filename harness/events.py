@@ -124,6 +124,8 @@ class TestQueued(Event):
     attempt: int
     files_digest: str
     seed: int
+    place: str | None = None
+    """the state folder that holds its run directory, by the folder's name"""
 
 
 class TestCounted(Event):

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
+from harness.database import DatabaseRefused, one_line
 from harness.events import AnyEvent
 from harness.exports import EXPORTS, SUFFIXES, ExportError
 from harness.recordings import of_journal, read_recordings
@@ -58,9 +59,10 @@ def _from_journal(session: str, settings: Settings) -> Story:
         store = Store(settings.resolved_database_url)
         found = store.load(session)
         store.close()
-    except (SQLAlchemyError, ImportError) as error:
-        said = str(error).splitlines()[0]
-        raise ExportError(f"HARNESS_DATABASE_URL leads to no database: {said}") from error
+    except (DatabaseRefused, SQLAlchemyError) as error:
+        raise ExportError(
+            f"HARNESS_DATABASE_URL leads to no database: {one_line(error)}"
+        ) from error
     if found is None:
         raise ExportError(f"there is no file and no session {session}")
     header, events = found

@@ -126,7 +126,7 @@ def _run(
             paths,
             place.data_dir,
             cache,
-            [gpu.id for gpu in hardware.gpus()],
+            len(hardware.gpus()),
             sandbox=place.sandboxed,
         )
         try:
@@ -135,7 +135,7 @@ def _run(
             raise RerunError(f"{error}") from error
         edited = {name: file.text for name, file in test.files.items()}
         prepare_run_dir(paths, plan, snapshot(task, edited), snapshot(task, {}))
-        executor = LocalExecutor()
+        executor = LocalExecutor(gpus=[str(gpu.id) for gpu in hardware.gpus()])
         executor.submit(paths)
         try:
             _wait(executor, paths, test.number, tell)

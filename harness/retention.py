@@ -84,11 +84,9 @@ def _remove_whole(folder: Path) -> None:
 
 
 def _runs(state: StatePaths) -> Iterator[tuple[str, RunPaths]]:
-    for session in sorted(state.sessions.glob("*")):
-        for kind in ("runs", "checks"):
-            for folder in sorted((session / kind).glob("*")):
-                if (folder / "plan.json").is_file():
-                    yield session.name, RunPaths(folder)
+    for run in state.all_runs():
+        if run.plan.is_file():
+            yield run.session, run
 
 
 def _scratch(run: RunPaths) -> tuple[Path, ...]:
@@ -104,8 +102,7 @@ def _usage(session: str, run: RunPaths, session_ended: bool) -> RunUsage:
     finished = None
     if status is not None and status.state in FINAL_STATES and status.ended_at:
         finished = datetime.fromisoformat(status.ended_at).timestamp()
-    check = run.root.parent.name == "checks"
-    total = _size(run.root)
+    total, check = _size(run.root), run.is_check
     return RunUsage(session, run, check, session_ended, total, _removable(run, check), finished)
 
 

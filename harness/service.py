@@ -3,6 +3,12 @@
 Guaranteed: the events of a call are in the journal before its answer is given; a session is called
 by one caller at a time; a test is started only after the journal says so, and is found again by its
 run directory after a restart.
+
+The journal is the truth, and what is in memory may be behind it: another server may have written,
+or the connection broken while the database committed. Whoever then adds to the session is refused
+by the journal (`StaleSession`), and goes on from what it says (`on_newest`); whoever only reads
+asks it first (`refresh`). A test is followed by the server whose state folder has its run
+directory, by that one alone.
 """
 
 from __future__ import annotations
@@ -18,7 +24,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +35,10 @@ from harness.answers import Progress
 from harness.checks import static
 from harness.checks.findings import Report
 from harness.checks.static import STRUCTURAL
+from harness.claim import Claim
+from harness.database import one_line, unavailable
 from harness.datasets import datasets
+from harness.ending import ending, idle_reason
 from harness.errors import CheckLimit, TestRefused
 from harness.events import (
     AnyEvent,
@@ -55,6 +64,7 @@ from harness.jobs.plan import (
     read_status,
     snapshot,
 )
+from harness.jobs.processes import is_held
 from harness.measured import measured
 from harness.probes import Kind, check_report, report_of, submit_check
 from harness.prompt import build_prompt, visible_decimals
@@ -70,12 +80,21 @@ from harness.session import (
 )
 from harness.store import StaleSession, Store
 from harness.task import UNCOUNTED, Task
-from harness.workspace import RunPaths, StatePaths
+from harness.workspace import RunPaths, StatePaths, remove_tree
 
 log = logging.getLogger("harness.service")
 
 WATCH_SECONDS = 0.2
 """how often run directories are looked at; an answer is at most this late"""
+
+ELSEWHERE_SECONDS = 1.0
+"""how often the journal is asked for tests that another server follows"""
+
+AWAY_SECONDS = 2.0
+"""how long the watch rests while the database does not answer"""
+
+STALE_TRIES = 5
+"""how often a call is worked out anew on what another server wrote meanwhile"""
 
 CHECK_LIMIT = 40
 CHECK_SECONDS = 600
@@ -162,30 +181,44 @@ class Service:
         check_executor: Executor,
         tasks: Mapping[str, Task],
         state: StatePaths,
+        claim: Claim,
         data_dir: Path,
         default_profile: str | None = None,
         sandboxed: bool = True,
+        idle: timedelta | None = None,
     ) -> None:
         self.store = store
         self.executor = executor
         self.check_executor = check_executor
         self.tasks = tasks
         self.state = state
+        self.claim = claim
         self.data_dir = data_dir
         self.default_profile = default_profile
         self.sandboxed = sandboxed
         """whether agents' code runs in a sandbox; without one no result is ranked"""
+        self.idle = idle
+        """after so long without a call, or a test, an open session is ended; None: never"""
         self._sessions: dict[str, LiveSession] = {}
         self._loading = asyncio.Lock()
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take up every open session's test and begin to watch."""
+        waiting: list[tuple[datetime, LiveSession, Attempt]] = []
         for row in await self.in_thread(lambda: self.store.list_sessions(open_only=True)):
             live = await self.get(row.id)
             active = live.session.state.active if live else None
-            if live is not None and active is not None:
+            if live is not None and active is not None and self._is_here(live, active):
+                waiting.append((active.queued_at or row.created_at, live, active))
+        # What is alive holds GPUs; the others wait in the order in which they came.
+        await self.in_thread(self._take_up_living)
+        for _, live, active in sorted(waiting, key=lambda each: each[0]):
+            try:
                 await self.in_thread(self._advance, live, active)
+            except Exception:
+                # One session's fault must not keep the server from the others.
+                log.exception("session %s: its test could not be taken up", live.session.id)
         self._watcher = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
@@ -194,6 +227,14 @@ class Service:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
         await self.in_thread(self.store.close)
+        self.claim.release()
+
+    def _take_up_living(self) -> None:
+        """Make known to the executors what runs from before, tests and checks."""
+        for paths in self.state.all_runs():
+            if paths.plan.is_file() and is_held(paths):
+                beside = paths.is_check and read_plan(paths).gpus == 0
+                (self.check_executor if beside else self.executor).submit(paths)
 
     async def in_thread(self, call: Callable[..., Result], *args: Any) -> Result:
         """Run what may block (SQL, files) without holding up the event loop."""
@@ -242,20 +283,23 @@ class Service:
             ),
         )
         token_sha256 = _sha256(token)
+        results = await self.in_thread(measured, self.store, task, profile, header.locked_digest)
         await self.in_thread(self.store.create, header, token_sha256)
         live = self._live(header, [], token_sha256)
         self._sessions[header.session] = live
-        results = await self.in_thread(measured, self.store, task, profile, header.locked_digest)
         prompt = build_prompt(task, profile, live.session.state.files, results)
         log.info("session %s: created, task %s, profile %s", header.session, task.name, profile)
         return CreatedSession(live, token, prompt)
 
     def choose_profile(self, task: Task) -> str:
-        """The default: the first of the task's profiles that this machine's GPUs can carry."""
+        """The default: the first of the task's profiles that there are GPUs for.
+
+        Where tests run elsewhere, that is the first of all: nothing falls back by itself.
+        """
         if self.default_profile is not None:
             return self.default_profile
-        have = len(hardware.gpus())
-        fitting = [name for name, profile in task.profiles.items() if profile.gpus <= have]
+        have = self.executor.gpus
+        fitting = [n for n, p in task.profiles.items() if have is None or p.gpus <= have]
         return (fitting or list(task.profiles))[0]
 
     async def get(self, session_id: str) -> LiveSession | None:
@@ -286,12 +330,7 @@ class Service:
         kept = list(events)
 
         def append(added: Sequence[tuple[AnyEvent, str | None]], closes: bool) -> None:
-            try:
-                self.store.append(header.session, added, closes=closes)
-            except StaleSession:
-                # Another server has written; what we hold is old, so it is read again.
-                self._sessions.pop(header.session, None)
-                raise
+            self.store.append(header.session, added, closes=closes)
             kept.extend(event for event, _ in added)
 
         pristine = {
@@ -316,6 +355,50 @@ class Service:
         )
         return LiveSession(session, task, header.profile, token_sha256, events=kept)
 
+    def catch_up(self, live: LiveSession) -> bool:
+        """Apply what the journal has and memory has not; whether there was anything.
+
+        Only with the session's lock held. Raises StaleSession if the journal is another one.
+        """
+        session = live.session
+        seq, last_hash = session.state.seq, session.state.last_hash
+        added = self.store.events_after(session.id, max(0, seq - 1))
+        try:
+            if seq and (not added or added.pop(0).hash != last_hash):
+                raise ValueError(f"the journal has another event {seq}, or none")
+            session.catch_up(added)
+        except ValueError as error:
+            # The database was put back to an earlier state, say: read everything again.
+            log.error("session %s is read again: %s", session.id, error)
+            self._sessions.pop(session.id, None)
+            raise StaleSession(f"session {session.id}: {error}") from error
+        live.events.extend(added)
+        return bool(added)
+
+    async def refresh(self, live: LiveSession) -> None:
+        """Read what another server has added to the session."""
+        async with live.lock:
+            changed = await self.in_thread(self.catch_up, live)
+        if changed:
+            live.changed()
+
+    async def on_newest(self, live: LiveSession, call: Callable[[], Result]) -> Result:
+        """Run in a thread what adds to the session; again if another server was first.
+
+        Only with the session's lock held. Raises StaleSession if others are always first; then
+        nothing was done.
+        """
+        tries = STALE_TRIES
+        while True:
+            try:
+                return await self.in_thread(call)
+            except StaleSession:
+                tries -= 1
+                if await self.in_thread(self.catch_up, live):
+                    live.changed()
+                if not tries:
+                    raise
+
     def token_fits(self, live: LiveSession, token: str) -> bool:
         return hmac.compare_digest(live.token_sha256, _sha256(token))
 
@@ -323,8 +406,9 @@ class Service:
         self, live: LiveSession, role: str, text: str, usage: dict[str, Any] | None
     ) -> None:
         async with live.lock:
-            await self.in_thread(
-                live.session.keep_message, storable(role), storable(text), storable(usage)
+            await self.on_newest(
+                live,
+                lambda: live.session.keep_message(storable(role), storable(text), storable(usage)),
             )
         live.changed()
 
@@ -333,12 +417,25 @@ class Service:
     def run_paths(self, live: LiveSession, attempt: Attempt | TestRequest) -> RunPaths:
         return self.state.session(live.session.id).run(attempt.number, attempt.attempt)
 
+    def _is_here(self, live: LiveSession, attempt: Attempt) -> bool:
+        """Whether the test's run directory is in this server's state folder."""
+        if attempt.place is None:  # journaled before folders had names
+            return self.run_paths(live, attempt).plan.exists()
+        return attempt.place == self.claim.name
+
     async def begin_test(self, live: LiveSession) -> TestRequest:
         """Start a test of the files as they are, or find the one to join or to report."""
-        async with live.lock:
+
+        def begin() -> TestRequest:
+            # Asked first, since a run directory is made before the journal can refuse.
+            self.catch_up(live)
             request = live.session.request_test()
             if request.queued is not None:
-                await self.in_thread(self._start_test, live, request)
+                self._start_test(live, request)
+            return request
+
+        async with live.lock:
+            request = await self.on_newest(live, begin)
         if request.queued is not None:
             live.changed()
         return request
@@ -364,23 +461,24 @@ class Service:
             plan = make_plan(task, profile, request.number, request.attempt, around)
         except PlanError as error:
             raise TestRefused(f"Test not started, and not counted: {error}.") from error
-        if not paths.plan.exists():
-            edited = {name: file.text for name, file in live.session.state.files.items()}
-            prepare_run_dir(paths, plan, snapshot(task, edited), snapshot(task, {}))
-        live.session.record(request.queued)
+        if paths.plan.exists():
+            # The journal did not take the test that it was made for; the files may be others now.
+            remove_tree(paths.root)
+        edited = {name: file.text for name, file in live.session.state.files.items()}
+        prepare_run_dir(paths, plan, snapshot(task, edited), snapshot(task, {}))
+        live.session.record(request.queued.model_copy(update={"place": self.claim.name}))
         attempt = live.session.state.active
         assert attempt is not None
         log.info("session %s: test #%d queued", live.session.id, request.number)
         self._advance(live, attempt)
 
     def _around(self, paths: RunPaths, unedited: Mapping[str, Path] | None = None) -> Surroundings:
-        gpus = [gpu.id for gpu in hardware.gpus()]
         self.state.cache.mkdir(parents=True, exist_ok=True)
         return Surroundings(
             paths,
             self.data_dir,
             self.state.cache,
-            gpus,
+            self.executor.gpus,
             sandbox=self.sandboxed,
             unedited=unedited or {},
         )
@@ -496,7 +594,8 @@ class Service:
             begun = self._check_paths(live, kind, digest).plan.exists()
             if not begun:
                 executor = self._check_executor(live, kind)
-                if executor is self.executor and not executor.idle():
+                gpus = live.task.profile(live.profile).gpus
+                if executor is self.executor and not executor.idle(gpus):
                     return report, (
                         "The first steps at full size were not tried, since no GPU is free; "
                         "test() tries them first, uncounted."
@@ -539,10 +638,12 @@ class Service:
         active = live.session.state.active
         if active is None:
             return None
+        if not self._is_here(live, active):
+            return Progress("running")
         paths = self.run_paths(live, active)
         job = self.executor.state(paths)
         if job.kind == "queued":
-            return Progress("queued", place=job.place)
+            return Progress("queued", place=job.place, seconds_left=job.seconds)
         status = read_status(paths)
         if status is not None and status.starts == 0 and job.kind == "gone":
             return Progress("checking")
@@ -562,25 +663,86 @@ class Service:
         )
 
     async def _watch(self) -> None:
+        away = False
+        asked_elsewhere = 0.0
         while True:
-            await asyncio.sleep(WATCH_SECONDS)
-            await self.in_thread(self.executor.poll)
-            await self.in_thread(self.check_executor.poll)
-            for live in list(self._sessions.values()):
-                if live.session.state.active is None:
-                    continue
-                try:
+            await asyncio.sleep(AWAY_SECONDS if away else WATCH_SECONDS)
+            elsewhere = time.monotonic() - asked_elsewhere >= ELSEWHERE_SECONDS
+            try:
+                await self._look(elsewhere)
+            except Exception as error:
+                if not unavailable(error):
+                    log.exception("the watch over tests met with an error, and goes on")
+                elif not away:
+                    log.warning("the database does not answer: %s", one_line(error))
+                away = unavailable(error)
+                continue
+            if elsewhere:
+                asked_elsewhere = time.monotonic()
+            if away:
+                log.warning("the database answers again")
+            away = False
+
+    async def _look(self, elsewhere: bool) -> None:
+        """Follow every test that runs here and, if `elsewhere`, those that another server has."""
+        await self.in_thread(self.executor.poll)
+        await self.in_thread(self.check_executor.poll)
+        if elsewhere:
+            await self._end_idle()
+        for live in list(self._sessions.values()):
+            active = live.session.state.active
+            if active is None:
+                continue
+            try:
+                if self._is_here(live, active):
                     await self._take_in(live)
-                except Exception:
-                    # One session's fault must not end the watch over the others.
-                    log.exception("session %s: its test could not be followed", live.session.id)
+                elif elsewhere:
+                    await self.refresh(live)
+            except Exception as error:
+                if unavailable(error):
+                    raise
+                # One session's fault must not end the watch over the others.
+                log.exception("session %s: its test could not be followed", live.session.id)
+
+    async def _end_idle(self) -> None:
+        """End every open session that nobody has called for too long."""
+        for live in list(self._sessions.values()):
+            if not self._is_idle(live):
+                continue
+            async with live.lock:
+                # Another server may have been called meanwhile.
+                await self.in_thread(self.catch_up, live)
+                if not self._is_idle(live):
+                    continue
+                assert self.idle is not None
+                event = ending(live.session.state, idle_reason(self.idle))
+                await self.in_thread(live.session.record, event)
+            log.info("session %s: ended, %s", live.session.id, idle_reason(self.idle))
+            live.changed()
+
+    def _is_idle(self, live: LiveSession) -> bool:
+        state = live.session.state
+        if self.idle is None or state.closed or state.active is not None or state.last_at is None:
+            return False
+        return datetime.now(UTC) - state.last_at > self.idle
 
     async def _take_in(self, live: LiveSession) -> None:
         """Take what a test's run directory says into the journal."""
         async with live.lock:
-            changed = await self.in_thread(self._take_in_locked, live)
+            try:
+                changed = await self.in_thread(self._take_in_locked, live)
+            except StaleSession:
+                changed = await self.in_thread(self._take_up_again, live)
         if changed:
             live.changed()
+
+    def _take_up_again(self, live: LiveSession) -> bool:
+        """After the journal had more than memory: what it says has been queued is started."""
+        changed = self.catch_up(live)
+        active = live.session.state.active
+        if active is not None and self._is_here(live, active):
+            self._advance(live, active)
+        return changed
 
     def _take_in_locked(self, live: LiveSession) -> bool:
         active = live.session.state.active

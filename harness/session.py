@@ -64,6 +64,8 @@ class Attempt:
     attempt: int
     files_digest: str
     seed: int
+    place: str | None = None
+    queued_at: datetime | None = None
     counted: bool = False
     resumptions: int = 0
     result: TestFinished | None = None
@@ -82,6 +84,8 @@ class SessionState:
     files: dict[str, EditableFile]
     last_hash: str
     seq: int = 0
+    last_at: datetime | None = None
+    """UTC; of the last event, or of the start"""
     undo_stack: list[EditableFile] = field(default_factory=list)
     """the file that each accepted edit replaced, latest last"""
     attempts: list[Attempt] = field(default_factory=list)
@@ -100,7 +104,7 @@ class SessionState:
             )
             for record in header.files
         }
-        return cls(header, files, header.hash)
+        return cls(header, files, header.hash, last_at=header.created_at)
 
     def apply(self, event: AnyEvent) -> None:
         match event:
@@ -114,7 +118,14 @@ class SessionState:
                     self.files[before.name] = before
             case TestQueued():
                 self.attempts.append(
-                    Attempt(event.number, event.attempt, event.files_digest, event.seed)
+                    Attempt(
+                        event.number,
+                        event.attempt,
+                        event.files_digest,
+                        event.seed,
+                        event.place,
+                        event.at,
+                    )
                 )
             case TestCounted():
                 self._attempt(event).counted = True
@@ -132,7 +143,7 @@ class SessionState:
                 pass
         if isinstance(event, ToolCalled) and event.key is not None:
             self.answers[event.key] = event
-        self.seq, self.last_hash = event.seq, event.hash
+        self.seq, self.last_hash, self.last_at = event.seq, event.hash, event.at or self.last_at
 
     def _attempt(self, event: TestCounted | TestResumed | TestFinished | TestReleased) -> Attempt:
         for attempt in reversed(self.attempts):
@@ -212,20 +223,20 @@ class Session:
 
     def record(self, *events: AnyEvent) -> list[AnyEvent]:
         """Seal, journal and apply events, in one transaction."""
-        sealed: list[AnyEvent] = []
-        seq, previous = self.state.seq, self.state.last_hash
-        for event in events:
-            seq += 1
-            entry = event.model_copy(
-                update={"seq": seq, "at": datetime.now(UTC), "previous": previous}
-            )
-            previous = entry.hash
-            sealed.append(entry)
+        entries = journal_entries(self.state, events)
+        sealed = [event for event, _ in entries]
         closes = any(isinstance(event, Submitted | SessionEnded) for event in sealed)
-        self._append([(event, _once_key(event)) for event in sealed], closes)
+        self._append(entries, closes)
         for event in sealed:
             self.state.apply(event)
         return sealed
+
+    def catch_up(self, events: Sequence[AnyEvent]) -> None:
+        """Apply what another server has journaled. Raises ValueError if it does not follow."""
+        for event in events:
+            if (event.seq, event.previous) != (self.state.seq + 1, self.state.last_hash):
+                raise ValueError(f"event {event.seq} does not follow event {self.state.seq}")
+            self.state.apply(event)
 
     def require_open(self) -> None:
         if self.state.submitted is not None:
@@ -458,6 +469,20 @@ def result_data(result: TestFinished) -> dict[str, Any]:
 
 def _count(args: Mapping[str, Any]) -> int:
     return 1 if args.get("n") is None else line_number(args, "n")
+
+
+def journal_entries(
+    state: SessionState, events: Sequence[AnyEvent]
+) -> list[tuple[AnyEvent, str | None]]:
+    """The events as they follow the journal that `state` is the fold of, with their once keys."""
+    entries: list[tuple[AnyEvent, str | None]] = []
+    seq, previous = state.seq, state.last_hash
+    for event in events:
+        seq += 1
+        entry = event.model_copy(update={"seq": seq, "at": datetime.now(UTC), "previous": previous})
+        previous = entry.hash
+        entries.append((entry, _once_key(entry)))
+    return entries
 
 
 def _once_key(event: AnyEvent) -> str | None:

@@ -32,7 +32,8 @@ class Settings(BaseSettings):
     """Prepared data sets, one folder each; `data` in the state folder if left out."""
 
     database_url: str | None = None
-    """An SQLAlchemy URL; an SQLite file in the state folder if left out."""
+    """`sqlite:///FILE` or `postgresql://USER@HOST/NAME`; an SQLite file in the state folder if left
+    out."""
 
     sandbox: Literal["bubblewrap", "none"] = "bubblewrap"
     """What agents' code runs in. `none`: with the rights of the server's user; results then say so
@@ -43,6 +44,10 @@ class Settings(BaseSettings):
 
     slots: int = Field(default=1, ge=1)
     """How many tests may run at once on a machine without GPUs."""
+
+    session_idle_h: float = Field(default=48, ge=0)
+    """Hours without a call or a test after which an open session is ended, its last test with a
+    score submitted for it; 0: never."""
 
     profile: str | None = None
     """The profile of sessions that name none; if left out, the first of the task's profiles that

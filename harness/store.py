@@ -1,40 +1,57 @@
 """The journal in SQL.
 
-Guaranteed: `append` is one transaction, so an event is there whole or not at all; events of a
-session are numbered without a gap, and a writer who did not see the last one is refused
-(`StaleSession`), whatever process it lives in; an event with a `once` key is unique among its
-session's. Not guaranteed: anything about a file that the events speak of.
+Guaranteed: what one `append` adds is there whole or not at all, and there for good when it
+returns; events of a session are numbered without a gap, and a writer who did not see the last one
+is refused (`StaleSession`), whatever process it lives in; an event with a `once` key is unique
+among its session's. If `append` raises anything else, its events may be there or not (the
+connection may have broken while the database committed): `events_after` tells.
+Not guaranteed: anything about a file that the events speak of.
+
+The tables are made and changed by `harness.migrations`; `metadata` is what queries are built from,
+and a test holds the two together.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
     Column,
     DateTime,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     String,
     Table,
     Text,
     UniqueConstraint,
-    create_engine,
-    event,
+    bindparam,
+    exists,
     or_,
     select,
+    text,
     update,
 )
-from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from harness import migrations
+from harness.database import (
+    DatabaseRefused,
+    duplicate,
+    one_line,
+    open_engine,
+    parse_url,
+    reading,
+    unavailable,
+)
 from harness.events import AnyEvent, Header, canonical, parse_event
+from harness.group_commit import GroupCommit
 
 metadata = MetaData()
 
@@ -62,6 +79,36 @@ events = Table(
     UniqueConstraint("session_id", "once"),
 )
 
+_finished = text("type = 'test_finished'")
+Index(
+    "ix_events_finished",
+    events.c.session_id,
+    sqlite_where=_finished,
+    postgresql_where=_finished,
+)
+
+_earlier = events.alias()
+_new = {column.name: bindparam(column.name, type_=column.type) for column in events.c}
+_insert_next = (
+    events.insert()
+    .from_select(
+        list(_new),
+        select(*_new.values()).where(
+            or_(
+                _new["seq"] == 1,
+                exists().where(
+                    _earlier.c.session_id == _new["session_id"], _earlier.c.seq == _new["seq"] - 1
+                ),
+            )
+        ),
+    )
+    .execution_options(preserve_rowcount=True)
+)
+"""adds an event if the one before it is there: a database may have been put back"""
+
+_SESSION_ID = re.compile(r"[A-Za-z0-9._-]{1,40}")
+"""what an id can be; anything else that a caller asks for is not there"""
+
 
 class StaleSession(RuntimeError):
     """Another writer has added to the session since it was read, or did the same thing first."""
@@ -76,14 +123,35 @@ class SessionRow:
     closed: bool
 
 
-class Store:
-    """Sessions and their events in one database."""
+@dataclass(frozen=True)
+class _Appended:
+    """What one `append` writes."""
 
-    def __init__(self, url: str) -> None:
-        parsed = make_url(url)
-        _make_folder(parsed)
-        self.engine = _engine(parsed)
-        metadata.create_all(self.engine)
+    session_id: str
+    rows: list[dict[str, Any]]
+    closes: bool
+
+
+class Store:
+    """Sessions and their events in one database. Safe for many threads."""
+
+    def __init__(self, url: str, *, upgrade: bool = True) -> None:
+        """Open the database; a new one is made, and an older one upgraded if `upgrade`.
+
+        Raises DatabaseRefused.
+        """
+        try:
+            self.engine = open_engine(parse_url(url))
+        except OSError as error:
+            raise DatabaseRefused(one_line(error)) from error
+        try:
+            migrations.bring_up(self.engine, upgrade=upgrade)
+        except BaseException as error:
+            self.engine.dispose()
+            if isinstance(error, SQLAlchemyError | OSError):
+                raise DatabaseRefused(one_line(error)) from error
+            raise
+        self._appending = GroupCommit(self._append_together)
 
     def create(self, header: Header, token_sha256: str) -> None:
         with self.engine.begin() as connection:
@@ -113,35 +181,72 @@ class Store:
             }
             for entry, once in added
         ]
+        self._appending.write(_Appended(session_id, rows, closes))
+
+    def _append_together(self, batch: Sequence[_Appended]) -> Sequence[BaseException | None]:
+        """Several sessions' events in one transaction, or each alone if one is in the way."""
+        if len(batch) > 1:
+            try:
+                self._append_all(batch)
+            except Exception as error:
+                if unavailable(error):
+                    raise
+            else:
+                return [None] * len(batch)
+        return [self._append_alone(item) for item in batch]
+
+    def _append_alone(self, item: _Appended) -> BaseException | None:
         try:
-            with self.engine.begin() as connection:
-                connection.execute(events.insert(), rows)
-                if closes:
-                    connection.execute(
-                        update(sessions)
-                        .where(sessions.c.id == session_id)
-                        .values(closed_at=datetime.now(UTC))
-                    )
-        except IntegrityError as error:
-            raise StaleSession(f"session {session_id} has moved on") from error
+            self._append_all([item])
+        except Exception as error:  # it is this caller's, whatever it is
+            if isinstance(error, IntegrityError) and duplicate(error):
+                stale = StaleSession(f"session {item.session_id} has moved on")
+                stale.__cause__ = error
+                return stale
+            return error
+        return None
+
+    def _append_all(self, batch: Sequence[_Appended]) -> None:
+        # In one order for every server, so that two of them never wait for each other.
+        ordered = sorted(batch, key=lambda item: item.session_id)
+        closed = [item.session_id for item in ordered if item.closes]
+        with self.engine.begin() as connection:
+            rows = [row for item in ordered for row in item.rows]
+            if connection.execute(_insert_next, rows).rowcount != len(rows):
+                raise StaleSession("the journal lacks an event that a writer has seen")
+            if closed:
+                connection.execute(
+                    update(sessions)
+                    .where(sessions.c.id.in_(closed))
+                    .values(closed_at=datetime.now(UTC))
+                )
 
     def load(self, session_id: str) -> tuple[Header, list[AnyEvent]] | None:
         """A session's header and events with their private parts, or None if there is none."""
-        with self.engine.connect() as connection:
+        if _SESSION_ID.fullmatch(session_id) is None:
+            return None
+        with reading(self.engine) as connection:
             header = connection.execute(
                 select(sessions.c.header).where(sessions.c.id == session_id)
             ).scalar_one_or_none()
             if header is None:
                 return None
-            rows = connection.execute(
-                select(events.c.body, events.c.private)
-                .where(events.c.session_id == session_id)
-                .order_by(events.c.seq)
-            ).all()
-        return Header.model_validate_json(header), [_event(body, private) for body, private in rows]
+        return Header.model_validate_json(header), self.events_after(session_id, 0)
+
+    def events_after(self, session_id: str, seq: int) -> list[AnyEvent]:
+        """A session's events behind number `seq`, with their private parts."""
+        query = (
+            select(events.c.body, events.c.private)
+            .where(events.c.session_id == session_id, events.c.seq > seq)
+            .order_by(events.c.seq)
+        )
+        with reading(self.engine) as connection:
+            return [_event(body, private) for body, private in connection.execute(query)]
 
     def token_sha256(self, session_id: str) -> str | None:
-        with self.engine.connect() as connection:
+        if _SESSION_ID.fullmatch(session_id) is None:
+            return None
+        with reading(self.engine) as connection:
             return connection.execute(
                 select(sessions.c.token_sha256).where(sessions.c.id == session_id)
             ).scalar_one_or_none()
@@ -156,9 +261,11 @@ class Store:
         ).order_by(sessions.c.created_at, sessions.c.id)
         if open_only:
             query = query.where(sessions.c.closed_at.is_(None))
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             return [
-                SessionRow(row.id, row.created_at, row.task, row.profile, row.closed_at is not None)
+                SessionRow(
+                    row.id, _utc(row.created_at), row.task, row.profile, row.closed_at is not None
+                )
                 for row in connection.execute(query)
             ]
 
@@ -173,16 +280,16 @@ class Store:
             select(events.c.body)
             .join(sessions, sessions.c.id == events.c.session_id)
             .where(sessions.c.task == task, sessions.c.profile == profile)
-            .where(events.c.type == "test_finished")
+            .where(_finished)
             .where(or_(*(events.c.body.contains(digest) for digest in files_digests)))
         )
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             found = [_event(body, None) for body in connection.execute(query).scalars()]
         return sorted(found, key=lambda event: event.at or datetime.min, reverse=True)
 
     def check(self) -> None:
         """Raise SQLAlchemyError if the database does not answer."""
-        with self.engine.connect() as connection:
+        with reading(self.engine) as connection:
             connection.execute(select(sessions.c.id).limit(1))
 
     def close(self) -> None:
@@ -196,23 +303,6 @@ def _event(body: str, private: str | None) -> AnyEvent:
     return parse_event(value)
 
 
-def _make_folder(url: URL) -> None:
-    if url.get_backend_name() == "sqlite" and url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-
-
-def _engine(url: URL) -> Engine:
-    engine = create_engine(url)
-    if url.get_backend_name() == "sqlite":
-
-        @event.listens_for(engine, "connect")
-        def _set_up(connection: Any, _record: Any) -> None:
-            cursor = connection.cursor()
-            # Readers go on while one writes; an answered event survives even a power cut.
-            cursor.execute("PRAGMA journal_mode=WAL")
-            cursor.execute("PRAGMA synchronous=FULL")
-            cursor.execute("PRAGMA foreign_keys=ON")
-            cursor.execute("PRAGMA busy_timeout=10000")
-            cursor.close()
-
-    return engine
+def _utc(moment: datetime) -> datetime:
+    """SQLite keeps no time zone; what was put in was UTC."""
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -70,10 +70,11 @@ async def dispatch(
     except AgentError as error:
         failure = error
     async with live.lock:
-        if (earlier := _earlier(live, key, name, args)) is not None:
-            return await service.in_thread(_present_state, service, live, earlier)
 
         def answer_and_journal() -> Answer:
+            # Looked for here, since another server may have answered it meanwhile.
+            if (earlier := _earlier(live, key, name, args)) is not None:
+                return _present_state(service, live, earlier)
             answer = _answer(service, live, tool, args, request, failure)
             event = ToolCalled(
                 tool=name,
@@ -92,7 +93,7 @@ async def dispatch(
                 live.session.record(event)
             return answer
 
-        answer = await service.in_thread(answer_and_journal)
+        answer = await service.on_newest(live, answer_and_journal)
     live.changed()
     return answer
 
@@ -129,6 +130,7 @@ def _earlier(
 def _present_state(service: Service, live: LiveSession, earlier: ToolCalled) -> Answer:
     """What a repeated call is told: a test's present state, else the answer that it had."""
     if earlier.tool in ("test", "status") and earlier.ok and earlier.test is not None:
+        service.catch_up(live)
         attempt = max(a.attempt for a in live.session.state.attempts if a.number == earlier.test)
         return live.session.test_answer(earlier.test, attempt, service.progress(live))
     return Answer(earlier.ok, earlier.text, earlier.error, {})

@@ -124,13 +124,12 @@ def vet(
     if isinstance(found, sandbox.Problem):
         raise NoSandbox(f"there is no sandbox to run the edits in: {found}")
     kinds: list[Kind] = ["contract"] if task.contract is not None else []
-    gpus = 0
+    gpus = [str(gpu.id) for gpu in hardware.gpus()]
     if profile is not None:
         kinds.append("preflight")
-        gpus = task.profile(profile).gpus
     profile = profile or next(iter(task.profiles))
     cores = os.cpu_count() or 1
-    with _scratch() as scratch, _executor(1 if gpus else cores) as (executor, runs):
+    with _scratch() as scratch, _executor(cores, gpus) as (executor, runs):
         for kind in kinds:  # nothing is run if one of the checks cannot be
             make_check_plan(
                 task, profile, kind, _around(scratch / kind, data_dir, state_dir, sandboxed)
@@ -222,7 +221,7 @@ class _Vetted:
 def _around(folder: Path, data_dir: Path, state_dir: Path, sandboxed: bool) -> Surroundings:
     cache = state_dir / "cache"
     cache.mkdir(parents=True, exist_ok=True)
-    gpus = [gpu.id for gpu in hardware.gpus()]
+    gpus = len(hardware.gpus())
     # One thread a case: the cases share the cores.
     return Surroundings(RunPaths(folder), data_dir, cache, gpus, threads=1, sandbox=sandboxed)
 
@@ -234,9 +233,9 @@ def _scratch() -> Iterator[Path]:
 
 
 @contextmanager
-def _executor(slots: int) -> Iterator[tuple[LocalExecutor, list[RunPaths]]]:
+def _executor(slots: int, gpus: Sequence[str]) -> Iterator[tuple[LocalExecutor, list[RunPaths]]]:
     """An executor, and the runs given to it; those that have not ended by then are cancelled."""
-    executor = LocalExecutor(slots)
+    executor = LocalExecutor(slots, gpus)
     runs: list[RunPaths] = []
     try:
         yield executor, runs

@@ -23,6 +23,10 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 """What may become one component of a path: no separator, no leading dot, at most 100 long."""
 
 
+CHECKS = "checks"
+"""The folder of a session's checks."""
+
+
 def safe_name(name: str) -> str:
     """The name itself, if it may be a folder's or file's name here; else ValueError."""
     if SAFE_NAME.fullmatch(name) is None:
@@ -39,6 +43,16 @@ class StatePaths:
     @property
     def database(self) -> Path:
         return self.root / "harness.sqlite3"
+
+    @property
+    def claim(self) -> Path:
+        """Locked by the living server."""
+        return self.root / "server.lock"
+
+    @property
+    def name(self) -> Path:
+        """Holds the folder's name among those that share a database."""
+        return self.root / "name"
 
     @property
     def data(self) -> Path:
@@ -64,6 +78,12 @@ class StatePaths:
     def session(self, session_id: str) -> SessionPaths:
         return SessionPaths(self.sessions / safe_name(session_id))
 
+    def all_runs(self) -> Iterator[RunPaths]:
+        """Every run directory, of tests and of checks; session by session."""
+        for session in sorted(self.sessions.glob("*")):
+            for kind in ("runs", CHECKS):
+                yield from (RunPaths(folder) for folder in sorted((session / kind).glob("*")))
+
 
 @dataclass(frozen=True)
 class SessionPaths:
@@ -77,7 +97,7 @@ class SessionPaths:
 
     def check(self, digest: str) -> RunPaths:
         """The run directory of the checks of one set of files, by their digest."""
-        return RunPaths(self.root / "checks" / safe_name(digest))
+        return RunPaths(self.root / CHECKS / safe_name(digest))
 
     def run(self, number: int, attempt: int = 1) -> RunPaths:
         """The run directory of a test (both count from 1)."""
@@ -116,6 +136,16 @@ class RunPaths:
     """One run directory: all that carrying out a test needs and leaves."""
 
     root: Path
+
+    @property
+    def session(self) -> str:
+        """The id of the session that it belongs to."""
+        return self.root.parents[1].name
+
+    @property
+    def is_check(self) -> bool:
+        """Whether it is one of a session's checks, not of its tests."""
+        return self.root.parent.name == CHECKS
 
     @property
     def plan(self) -> Path:
@@ -193,6 +223,11 @@ class RunPaths:
     @property
     def status(self) -> Path:
         return self.root / "status.json"
+
+    @property
+    def gpus(self) -> Path:
+        """Which GPUs the run has; written by what starts the runner."""
+        return self.root / "gpus.json"
 
     @property
     def runner(self) -> Path:

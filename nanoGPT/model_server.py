@@ -41,6 +41,8 @@ class ModelServer:
     """
 
     def __init__(self, file: Path, settings: Sequence[str], seed: int, device: str) -> None:
+        # It would make a plan for each shape of a batch, and every batch has another.
+        torch.backends.cuda.enable_cudnn_sdp(False)
         self._module = import_file(file)
         self._seed = seed
         self._device = torch.device(device)

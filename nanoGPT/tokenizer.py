@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import tiktoken
+from numpy.typing import NDArray
 
 GPT2_EOT = 50256
 GPT2_VOCAB_SIZE = 50257
@@ -148,26 +149,26 @@ class Vocabulary:
         text.encode("utf-8")
         return self.remap(self.bpe.encode_ordinary(text))
 
-    def encode_all(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode_all(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """The ids of each text, on all cores. Raises UnicodeEncodeError as `encode` does."""
         pieces = [texts[i : i + TEXTS_AT_ONCE] for i in range(0, len(texts), TEXTS_AT_ONCE)]
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             encoded = [ids for some in pool.map(self._encode_some, pieces) for ids in some]
         if self.size == GPT2_VOCAB_SIZE and self.gpt2_ids == tuple(range(self.size)):
             return encoded
-        return [self.remap(gpt2_ids) for gpt2_ids in encoded]
+        return [np.array(self.remap(gpt2_ids.tolist()), np.int64) for gpt2_ids in encoded]
 
-    def _encode_some(self, texts: Sequence[str]) -> list[list[int]]:
+    def _encode_some(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
         """GPT-2's ids of each text. They are encoded as one, in which end-of-text stands between
         them: a call for each would cost more than its work, and no thread could run beside it."""
         joined = EOT_TEXT.join(texts)
         joined.encode("utf-8")
         if joined.count(EOT_TEXT) != len(texts) - 1:  # a text has the separator's characters
-            return [self.bpe.encode_ordinary(text) for text in texts]
-        ids = self.bpe.encode_to_numpy(joined, allowed_special={EOT_TEXT})
+            return [np.array(self.bpe.encode_ordinary(text), np.int64) for text in texts]
+        ids = self.bpe.encode_to_numpy(joined, allowed_special={EOT_TEXT}).astype(np.int64)
         ends = [*np.flatnonzero(ids == GPT2_EOT).tolist(), len(ids)]
         starts = [0, *(end + 1 for end in ends[:-1])]
-        return [ids[a:b].tolist() for a, b in zip(starts, ends, strict=True)]
+        return [ids[a:b] for a, b in zip(starts, ends, strict=True)]
 
     def remap(self, gpt2_ids: Iterable[int]) -> list[int]:
         """Our ids for a sequence of GPT-2 ids."""

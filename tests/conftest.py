@@ -13,6 +13,7 @@ import stories
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from postgres import Cluster, cluster, why_not
 
 import server
 from harness.datasets import prepare
@@ -45,6 +46,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = [item for item in items if item.get_closest_marker("attacks")]
     config.hook.pytest_deselected(items=left_out)
     items[:] = [item for item in items if not item.get_closest_marker("attacks")]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A PostgreSQL server of this process's tests."""
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+    with cluster() as running:
+        yield running
+
+
+BOTH_DATABASES = ("sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql))
+
+
+@pytest.fixture(params=BOTH_DATABASES)
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database, once of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'journal.sqlite3'}"
+        return
+    running: Cluster = request.getfixturevalue("postgres")
+    url = running.new_database()
+    yield url
+    running.drop(url)
 
 
 @dataclass
@@ -135,6 +160,12 @@ def client(start_server: Callable[..., TestClient]) -> TestClient:
 @pytest.fixture
 def player(client: TestClient) -> Player:
     return new_player(client)
+
+
+@pytest.fixture
+def either_player(start_server: Callable[..., TestClient], database_url: str) -> Player:
+    """A session in SQLite, and one in PostgreSQL."""
+    return new_player(start_server(database_url=database_url))
 
 
 def new_player(client: TestClient, **body: Any) -> Player:

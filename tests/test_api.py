@@ -247,7 +247,8 @@ def test_hidden_values_are_nowhere_in_what_a_token_can_fetch(
     assert finished.private["salt"] not in everything
 
 
-def test_the_transcript_is_a_whole_chain(player: Player) -> None:
+def test_the_transcript_is_a_whole_chain(either_player: Player) -> None:
+    player = either_player
     player.call("edit", **SLOWER)
     player.call("test", wait_s=50)
     lines = [json.loads(line) for line in player.get("/transcript").splitlines()]
@@ -262,14 +263,16 @@ def test_the_transcript_is_a_whole_chain(player: Player) -> None:
     )
 
 
-def test_a_restart_changes_nothing(start_server: Callable[..., TestClient]) -> None:
-    first = start_server()
+def test_a_restart_changes_nothing(
+    start_server: Callable[..., TestClient], database_url: str
+) -> None:
+    first = start_server(database_url=database_url)
     before = new_player(first)
     before.call("edit", **SLOWER)
     running = before.call("test", wait_s=0)
     assert running["data"]["test"] == 1
     first.__exit__(None, None, None)
-    after = Player(start_server(), before.id, before.token, before.created)
+    after = Player(start_server(database_url=database_url), before.id, before.token, before.created)
     finished = after.call("status", wait_s=50)
     assert finished["data"]["metrics"]["error"] > 0
     assert finished["budget"]["used"] == 1
@@ -329,7 +332,8 @@ def _kill_runner(run: Path) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def test_an_idempotency_key_names_one_operation(player: Player) -> None:
+def test_an_idempotency_key_names_one_operation(either_player: Player) -> None:
+    player = either_player
     first = player.call("edit", key="a", **SLOWER)
     assert player.call("edit", key="a", **SLOWER) == {**first, "data": {}}
     response = player.client.post(
@@ -394,7 +398,8 @@ def test_another_sessions_token_does_not_fit(client: TestClient) -> None:
     assert response.status_code == 401
 
 
-def test_arguments_that_no_database_could_keep_are_answered(player: Player) -> None:
+def test_arguments_that_no_database_could_keep_are_answered(either_player: Player) -> None:
+    player = either_player
     answer = player.client.post(
         f"/v1/sessions/{player.id}/tools/edit",
         content='{"op": "insert", "filename": "line_rate.py", "after_line": NaN, '

@@ -24,10 +24,17 @@ FAILING: Mapping[str, str] = {
 }
 
 
-def gated(folder: Path) -> RunPaths:
-    """A run that ends when ``go`` exists in the folder."""
+def gated(folder: Path, gpus: int = 0) -> RunPaths:
+    """A run that says which GPUs it has, and ends when ``go`` exists in the folder."""
     wait = f"echo $$ > {folder}/pid; while [ ! -e {folder}/go ]; do sleep 0.02; done"
-    return prepare(folder, stage(folder, "one", run=wait))
+    own = stage(folder, "one", run=f"echo -n $HARNESS_GPUS > {folder}/gpus; {wait}")
+    return prepare(folder, own.model_copy(update={"gpus": gpus}))
+
+
+def gpus_of(run: RunPaths) -> str:
+    """The GPUs that a gated run was given, once it has begun."""
+    wait_for((run.root.parent / "pid").exists)
+    return (run.root.parent / "gpus").read_text()
 
 
 @pytest.fixture
@@ -90,15 +97,19 @@ def test_a_queue_is_first_in_first_out(tmp_path: Path, started: list[RunPaths]) 
     for run in runs:
         executor.submit(run)
         executor.submit(run)
-    assert [executor.state(run) for run in runs] == [
-        JobState("running"),
-        JobState("queued", 1),
-        JobState("queued", 2),
+    states = [executor.state(run) for run in runs]
+    assert [(state.kind, state.place) for state in states] == [
+        ("running", None),
+        ("queued", 1),
+        ("queued", 2),
     ]
+    # Nothing like it was seen yet: each is taken to need the 20 s that its limit is.
+    assert states[1].seconds == pytest.approx(20, abs=5)
+    assert states[2].seconds == pytest.approx(40, abs=5)
     executor.cancel(runs[1])
     assert status_of(runs[1]).state == "cancelled"
     assert executor.state(runs[1]) == JobState("gone")
-    assert executor.state(runs[2]) == JobState("queued", 1)
+    assert executor.state(runs[2]).place == 1
     (tmp_path / "a" / "go").touch()
     wait_for(lambda: executor.state(runs[2]) == JobState("running"))
     assert status_of(runs[0]).state == "finished"
@@ -107,6 +118,55 @@ def test_a_queue_is_first_in_first_out(tmp_path: Path, started: list[RunPaths]) 
     assert status_of(runs[2]).state == "finished"
     executor.submit(runs[2])
     assert executor.state(runs[2]) == JobState("gone")
+
+
+def test_gpus_belong_to_one_run_at_a_time_and_nobody_overtakes(
+    tmp_path: Path, started: list[RunPaths]
+) -> None:
+    first, large, small, without = (
+        gated(tmp_path / name, gpus) for name, gpus in (("a", 2), ("b", 3), ("c", 1), ("d", 0))
+    )
+    started += [first, large, small, without]
+    executor = LocalExecutor(slots=1, gpus=["0", "2", "GPU-x"])
+    for run in started:
+        executor.submit(run)
+    assert gpus_of(first) == "0,2"
+    assert gpus_of(without) == ""
+    # One is free, but the run before needs three.
+    assert executor.state(small).place == 2
+    assert not executor.idle(gpus=1)
+    (tmp_path / "a/go").touch()
+    assert (wait_for(lambda: done(executor, first)), gpus_of(large)) == (None, "0,2,GPU-x")
+    assert executor.state(small).place == 1
+    (tmp_path / "b/go").touch()
+    assert (wait_for(lambda: done(executor, large)), gpus_of(small)) == (None, "0")
+    with pytest.raises(PlanError, match=r"needs 4 GPU\(s\), there are 3"):
+        executor.submit(gated(tmp_path / "e", gpus=4))
+
+
+def test_gpus_of_a_run_from_before_are_held(tmp_path: Path, started: list[RunPaths]) -> None:
+    before, after = gated(tmp_path / "a", 1), gated(tmp_path / "b", 1)
+    started += [before, after]
+    LocalExecutor(gpus=["0", "1"]).submit(before)
+    # At once: the runner itself has not said anything yet.
+    executor = LocalExecutor(gpus=["0", "1"])
+    executor.submit(before)
+    executor.submit(after)
+    assert [gpus_of(before), gpus_of(after)] == ["0", "1"]
+
+
+def test_a_run_that_is_cancelled_from_outside_leaves_the_queue(
+    tmp_path: Path, started: list[RunPaths]
+) -> None:
+    first, second = gated(tmp_path / "a"), gated(tmp_path / "b")
+    started += [first, second]
+    executor = LocalExecutor()
+    executor.submit(first)
+    executor.submit(second)
+    second.cancel.touch()
+    executor.poll()
+    assert executor.state(second).kind == "gone"
+    assert status_of(second).state == "cancelled"
 
 
 def test_cancel_ends_a_running_one(tmp_path: Path) -> None:
@@ -184,7 +244,7 @@ def test_a_runner_outlives_its_server_and_is_found_again(
     other = gated(tmp_path / "other")
     started.append(other)
     executor.submit(other)
-    assert executor.state(other) == JobState("queued", 1), "the one found again has the slot"
+    assert executor.state(other).place == 1, "the one found again has the slot"
     (tmp_path / "go").touch()
     wait_for(lambda: executor.state(other) == JobState("running"))
     assert (status_of(run).state, status_of(run).starts) == ("finished", 1)

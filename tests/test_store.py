@@ -1,12 +1,18 @@
-"""The journal in a real SQLite file."""
+"""The journal in a real SQLite file, and in a real PostgreSQL."""
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+import subprocess
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from postgres import Cluster, programs
+from sqlalchemy import event
 
 from harness.events import AnyEvent, FileRecord, Header, RegionRecord, TestCounted, ToolCalled, seal
 from harness.session import Session
@@ -14,8 +20,8 @@ from harness.store import StaleSession, Store
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(f"sqlite:///{tmp_path / 'journal.sqlite3'}")
+def store(database_url: str) -> Iterator[Store]:
+    store = Store(database_url)
     yield store
     store.close()
 
@@ -71,6 +77,8 @@ def test_what_is_appended_is_loaded(store: Store) -> None:
         [(call(1), None)],
         [(call(2, key="k"), "key/k")],
         [(call(2), None), (call(2), None)],
+        [(call(3), None)],
+        [(call(2), None), (call(4), None)],
     ],
 )
 def test_a_writer_who_is_behind_is_refused_whole(
@@ -85,12 +93,69 @@ def test_a_writer_who_is_behind_is_refused_whole(
     assert len(loaded[1]) == 1
 
 
+def test_many_writers_share_transactions_and_not_each_others_faults(store: Store) -> None:
+    names = [f"s{number}" for number in range(24)]
+    for name in names:
+        store.create(make_header(name), "hash")
+    store.append("s3", [(call(1), None)], closes=False)
+    commits: list[int] = []
+    event.listen(store.engine, "commit", lambda connection: commits.append(1))
+    failed: list[tuple[str, int]] = []
+    together = threading.Barrier(len(names))
+
+    def write(name: str) -> None:
+        together.wait()
+        for seq in (1, 2, 3):
+            try:
+                store.append(name, [(call(seq), None)], closes=seq == 3)
+            except StaleSession:
+                failed.append((name, seq))
+
+    threads = [threading.Thread(target=write, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == [("s3", 1)]
+    for name in names:
+        loaded = store.load(name)
+        assert loaded is not None
+        assert [entry.seq for entry in loaded[1]] == [1, 2, 3]
+    assert all(row.closed for row in store.list_sessions())
+    assert len(commits) < 3 * len(names) * 0.7
+
+
 def test_open_sessions_are_those_not_closed(store: Store) -> None:
     for name in ("s1", "s2"):
         store.create(make_header(name), "hash")
     store.append("s2", [(call(1), None)], closes=True)
     assert [row.id for row in store.list_sessions(open_only=True)] == ["s1"]
     assert [row.closed for row in store.list_sessions()] == [False, True]
+
+
+def test_a_backup_while_it_is_written_to_is_whole(
+    store: Store, database_url: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """With the commands of docs/operations.md."""
+    store.create(make_header(), "hash")
+    store.append("s1", [(call(1), None)], closes=False)
+    copy = tmp_path / "copy"
+    if database_url.startswith("sqlite"):
+        with contextlib.closing(sqlite3.connect(tmp_path / "journal.sqlite3")) as connection:
+            connection.execute(f"VACUUM INTO '{copy}'")
+        url = f"sqlite:///{copy}"
+    else:
+        cluster: Cluster = request.getfixturevalue("postgres")
+        url = cluster.new_database()
+        folder = programs()
+        assert folder is not None
+        subprocess.run([folder / "pg_dump", "-Fc", "-f", copy, database_url], check=True)
+        subprocess.run([folder / "pg_restore", "-d", url, copy], check=True)
+    store.append("s1", [(call(2), None)], closes=False)
+    restored = Store(url, upgrade=False)
+    assert restored.load("s1") == (make_header(), [call(1)])
+    restored.append("s1", [(call(2), None)], closes=True)
+    restored.close()
 
 
 def test_a_session_is_the_fold_of_its_events(store: Store) -> None:

@@ -20,10 +20,16 @@ class JobState:
     """`gone`: no process works on it and none will, unless it is submitted (again)."""
     place: int | None = None
     """In the queue, from 1; only while queued."""
+    seconds: float | None = None
+    """Until it starts, about; only while queued."""
 
 
 class Executor(Protocol):
     """Decides where ``python -m harness.jobs.runner RUN_DIR`` runs. Safe to call from threads."""
+
+    @property
+    def gpus(self) -> int | None:
+        """How many GPUs a run can get at most; None if that is not known here."""
 
     def submit(self, run: RunPaths) -> None:
         """Queues a prepared run directory, or takes up one whose runner is alive. A run that is
@@ -36,8 +42,8 @@ class Executor(Protocol):
     def state(self, run: RunPaths) -> JobState:
         """Where the run stands now."""
 
-    def idle(self) -> bool:
-        """Whether a run that is submitted now would start at once."""
+    def idle(self, gpus: int = 0) -> bool:
+        """Whether a run that needs so many GPUs would start at once if it were submitted now."""
 
     def poll(self) -> None:
         """Starts what may be started now; to be called every now and then."""

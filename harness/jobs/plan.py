@@ -93,6 +93,8 @@ class PlanStage(_Part):
     """Absolute path of a bash script."""
     needs: list[str] = []
     """Labels of earlier stages without whose success this one is skipped."""
+    gpus: int = 0
+    """How many it uses; which ones is decided when the run starts."""
     steps: list[PlanStep]
     """Its halves, in order."""
 
@@ -142,6 +144,11 @@ class Plan(_Part):
     """Names below ``files/``; a failure's frames are shown where they lie in one of these."""
     feedback: PlanFeedback | None = None
     """As the task has it."""
+
+    @property
+    def gpus(self) -> int:
+        """How many the run holds from its start to its end."""
+        return max((stage.gpus for stage in self.stages), default=0)
 
 
 class Kept(_Part):
@@ -274,8 +281,8 @@ class Surroundings:
     paths: RunPaths
     data_dir: Path
     cache_dir: Path
-    gpus: Sequence[int] = ()
-    """ids that the stages may use"""
+    gpus: int | None = 0
+    """how many there are for a run; None if that is not known here"""
     threads: int | None = None
     """for stages on the CPU; the number of cores if left out"""
     sandbox: bool = True
@@ -335,9 +342,9 @@ def _plan_stage(
     task: Task, profile: str, stage: Stage, roles: Collection[Role], around: Surroundings
 ) -> PlanStage:
     """The stage with those of its steps that are in `roles`."""
-    if stage.gpus > len(around.gpus):
+    if around.gpus is not None and stage.gpus > around.gpus:
         raise PlanError(
-            f"stage {stage.label} needs {stage.gpus} GPU(s), there are {len(around.gpus)}; "
+            f"stage {stage.label} needs {stage.gpus} GPU(s), there are {around.gpus}; "
             f"choose a profile that needs fewer"
         )
     labels = {stage.name: stage.label for stage in task.profile(profile).stages}
@@ -348,6 +355,7 @@ def _plan_stage(
         label=stage.label,
         script=str(task.script_path(stage)),
         needs=[labels[need] for need in stage.needs if set(steps) - UNCOUNTED],
+        gpus=stage.gpus,
         steps=[maker.step(role) for role in steps],
     )
 
@@ -363,7 +371,6 @@ class _Steps:
         self.task, self.profile, self.stage, self.around = task, profile, stage, around
         self.paths = _absolute(around.paths)
         self.label = stage.label if stage else "contract"
-        self.gpus = ",".join(map(str, around.gpus[: stage.gpus])) if stage else ""
 
     def step(self, role: Role) -> PlanStep:
         """A step, with the process that works beside it."""
@@ -399,7 +406,7 @@ class _Steps:
             mounts.append(Mount(source=str(path), target=target, writable=writable))
             return target
 
-        env = {"HARNESS_STAGE": self.label, "HARNESS_GPUS": self.gpus}
+        env = {"HARNESS_STAGE": self.label}
         if self.stage and self.stage.gpus:
             env["OMP_NUM_THREADS"] = "1"
         if role in CONFINED:
@@ -444,7 +451,7 @@ class _Steps:
         confinement = Confinement(
             mounts=mounts,
             packages=list(self.task.sandbox.packages),
-            gpus=bool(self.gpus),
+            gpus=bool(self.stage and self.stage.gpus),
             file_bytes=file_bytes,
             chdir=env["HARNESS_FILES"],
         )
@@ -550,6 +557,17 @@ def snapshot(task: Task, edited: Mapping[str, str]) -> dict[str, str | bytes]:
     if unknown:
         raise KeyError(f"not editable: {', '.join(sorted(unknown))}")
     return files | dict(edited) | dict(task.sibling_contents())
+
+
+def give_gpus(paths: RunPaths, ids: Sequence[str]) -> None:
+    """Says which GPUs the run has, before its runner starts."""
+    write_atomic(paths.gpus, json.dumps(list(ids)) + "\n")
+
+
+def given_gpus(paths: RunPaths) -> list[str]:
+    """The ids of the GPUs that the run has, as CUDA_VISIBLE_DEVICES takes them."""
+    content = read_regular(paths.gpus, 4096)
+    return [] if content is None else [str(gpu) for gpu in json.loads(content)]
 
 
 # ---------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import hashlib
 import json
 import os
@@ -170,6 +171,28 @@ def write_runner(paths: RunPaths) -> None:
     me = psutil.Process()
     record = {"pid": me.pid, "create_time": me.create_time()}
     write_atomic(paths.runner, json.dumps(record) + "\n")
+
+
+def lock_run(paths: RunPaths) -> int | None:
+    """A file descriptor that keeps every other runner off the run; None if another has it.
+
+    A process that inherits it keeps the lock, whatever becomes of this one.
+    """
+    lock = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def is_held(paths: RunPaths) -> bool:
+    """Whether a runner has the run, or is just being started for it."""
+    lock = lock_run(paths)
+    if lock is not None:
+        os.close(lock)
+    return lock is None
 
 
 def living_runner(paths: RunPaths) -> psutil.Process | None:

@@ -17,7 +17,6 @@ is at work, 75 interrupted, 1 our own fault (the traceback stands in runner.log)
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -51,6 +50,7 @@ from harness.jobs.plan import (
     RunStatus,
     StepState,
     StepStatus,
+    given_gpus,
     new_status,
     read_plan,
     read_progress,
@@ -65,6 +65,7 @@ from harness.jobs.processes import (
     die_with_parent,
     end_descendants,
     end_leftovers,
+    lock_run,
     processor_seconds,
     reap,
     run_mark,
@@ -120,6 +121,9 @@ class Runner:
         self.plan = plan
         self.status = self._recall()
         self.stopping = False
+        self.gpus = given_gpus(paths)
+        if len(self.gpus) < plan.gpus:
+            raise PlanError(f"{paths.root} needs {plan.gpus} GPU(s), {len(self.gpus)} are given")
 
     def _recall(self) -> RunStatus:
         """The status as finished steps and the last status left it."""
@@ -385,7 +389,7 @@ class StepAttempt:
         self, process: PlanProcess, stdout: int, pass_fds: tuple[int, ...] = (), **env: str
     ) -> subprocess.Popen[bytes]:
         """Starts the stage's script in the process's role, in the sandbox where it is confined."""
-        command = Command.of(self.runner.plan, self.stage, process, self.runner.paths)
+        command = Command.of(self.runner, self.stage, process)
         argv, fds = list(command.argv), list(pass_fds)
         if command.sandbox is not None:
             argv, fd = sandboxed(command.sandbox[1:], argv)
@@ -416,7 +420,7 @@ class StepAttempt:
         beside.root.mkdir(parents=True, exist_ok=True)
         if companion.role == "serve":
             # Not the step's own log: what it prints may repeat what it was asked.
-            command = Command.of(self.runner.plan, self.stage, companion, run)
+            command = Command.of(self.runner, self.stage, companion)
             started = command.as_json() | {"log": str(beside.log)}
             write_atomic(run.server(self.stage.label), json.dumps(started) + "\n")
             return
@@ -525,10 +529,11 @@ class Command:
     """The sandbox's program and its arguments; None where there is none around it."""
 
     @classmethod
-    def of(cls, plan: Plan, stage: PlanStage, process: PlanProcess, run: RunPaths) -> Command:
+    def of(cls, runner: Runner, stage: PlanStage, process: PlanProcess) -> Command:
         """Raises SystemExit if it must be confined and there is no sandbox here."""
+        run, gpus = runner.paths, ",".join(runner.gpus[: stage.gpus])
         argv = ["bash", stage.script, process.role]
-        env = plan.env | process.env
+        env = runner.plan.env | process.env | {"HARNESS_GPUS": gpus}
         if process.confinement is None:
             return cls(argv, env, env.get("HARNESS_FILES", str(run.root)), None)
         program = sandbox.find()
@@ -630,22 +635,21 @@ def mark_cancelled(status: RunStatus) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    if len(argv) != 1:
-        print("usage: python -m harness.jobs.runner RUN_DIR", file=sys.stderr)
+    if not 1 <= len(argv) <= 2:
+        print("usage: python -m harness.jobs.runner RUN_DIR [LOCK_FD]", file=sys.stderr)
         return EXIT_NO_PLAN
     paths = RunPaths(Path(argv[0]).resolve())
+    if len(argv) == 2:  # whoever started us has locked the run, and let us inherit that
+        os.set_inheritable(int(argv[1]), False)
+    elif lock_run(paths) is None:
+        print(f"runner: another runner is at work on {paths.root}", file=sys.stderr)
+        return EXIT_BUSY
     try:
-        plan = read_plan(paths)
+        runner = Runner(paths, read_plan(paths))
     except PlanError as e:
         print(f"runner: {e}", file=sys.stderr)
         return EXIT_NO_PLAN
-    lock = os.open(paths.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        print(f"runner: another runner is at work on {paths.root}", file=sys.stderr)
-        return EXIT_BUSY
-    return Runner(paths, plan).run()
+    return runner.run()
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ and datasets read them when they are imported.
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval.tasks
+import numpy as np
 import pyarrow.parquet
 from datasets import Dataset
 from datasets.exceptions import DatasetNotFoundError
@@ -30,7 +32,7 @@ from scoring.examination import add_options, examine
 from scoring.model import ScoredModel
 from scoring.perplexity import HOW_TO_PREPARE, read_meta
 from scoring.report import SPLITS, Report, ScoreError, Surroundings, carry_out
-from scoring.spans import Span, development_half, document_spans
+from scoring.spans import Span, Tokens, development_half, document_spans
 from tokenizer import Vocabulary
 
 HOW_TO_GET_SETS = (
@@ -71,7 +73,7 @@ class CheckpointLM(TemplateLM):  # type: ignore[misc]
 
     def _loglikelihood_tokens(
         self,
-        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        requests: Sequence[tuple[tuple[str, str], Tokens, Tokens]],
         disable_tqdm: bool = False,
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
@@ -85,7 +87,8 @@ class CheckpointLM(TemplateLM):  # type: ignore[misc]
         for (_, text), context, continuation in requests:
             if len(continuation) > block_size:
                 raise ScoreError(f"{text[:40]!r}... has more than {block_size} tokens")
-            spans.append(Span([*context, *continuation][:-1][-block_size:], continuation))
+            inputs = np.concatenate((context, continuation))[:-1][-block_size:]
+            spans.append(Span(inputs, continuation))
         return [(-result.loss, result.greedy) for result in self._model.score(spans)]
 
     def loglikelihood_rolling(
@@ -112,7 +115,7 @@ class CheckpointLM(TemplateLM):  # type: ignore[misc]
 
 def encode_pairs(
     vocabulary: Vocabulary, pairs: Sequence[tuple[str, str]]
-) -> list[tuple[list[int], list[int]]]:
+) -> list[tuple[Tokens, Tokens]]:
     """The ids of each (context, continuation), split as lm-eval splits them.
 
     Both are encoded as one text, and the continuation is what comes behind as many ids as the
@@ -120,11 +123,12 @@ def encode_pairs(
     """
     contexts = [context.rstrip() for context, _ in pairs]
     wholes = [context + continuation for context, continuation in pairs]
+    empty = np.array([vocabulary.eot])
     # The choices of an item share its context.
     texts = list(dict.fromkeys([*contexts, *wholes]))
     ids = dict(zip(texts, vocabulary.encode_all(texts), strict=True))
     return [
-        (ids[bare], ids[whole][len(ids[bare]) :]) if context else ([vocabulary.eot], ids[whole])
+        (ids[bare], ids[whole][len(ids[bare]) :]) if context else (empty, ids[whole])
         for (context, _), bare, whole in zip(pairs, contexts, wholes, strict=True)
     ]
 
@@ -229,6 +233,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             tasks = load_tasks(names, own_definitions(names), around.data / "sets")
         vocabulary = vocabulary_of(around.data)
+        # The collector would look through all that is loaded again and again.
+        gc.freeze()
 
         def measure(model: ScoredModel) -> Report:
             return score_tasks(CheckpointLM(model, vocabulary), tasks, hidden)

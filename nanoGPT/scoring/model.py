@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scoring.report import ScoreError
-from scoring.spans import Span, batches
+from scoring.spans import Span, Tokens, batches
 
 LAYER_NORM_EPS = 1e-5
-LOGITS_AT_ONCE = 1 << 25
-"""Numbers in the largest block of logits (128 MiB in fp32)."""
+LOGITS_AT_ONCE = {"cpu": 1 << 25, "cuda": 1 << 27}
+"""Numbers in the largest block of logits, by the kind of device (128 and 512 MiB in fp32)."""
 
 
 BATCH_TOKENS = {"cpu": 8192, "cuda": 65536}
@@ -70,12 +70,11 @@ class Head:
     def score(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """(n, c), (n,) -> the loss of each target in nats (n,), whether it was the best (n,)."""
         losses, best = [], []
-        rows = max(1, LOGITS_AT_ONCE // self.embedding.shape[0])
+        rows = max(1, LOGITS_AT_ONCE[hidden.device.type] // self.embedding.shape[0])
         for some, wanted in zip(torch.split(hidden, rows), torch.split(targets, rows), strict=True):
             logits = self.logits(some)
             right = logits.gather(-1, wanted[:, None])[:, 0]
-            # What F.cross_entropy computes, without a second block as large as the logits.
-            losses.append(logits.logsumexp(-1) - right)
+            losses.append(F.cross_entropy(logits, wanted, reduction="none"))
             best.append(right == logits.amax(-1))
         return torch.cat(losses), torch.cat(best)
 
@@ -97,13 +96,10 @@ class SpanScore:
 
     losses: NDArray[np.float32]
     """Of each target, nats."""
+    loss: float
+    """Sum over the targets, nats."""
     greedy: bool
     """Whether each target was the likeliest token at its place."""
-
-    @property
-    def loss(self) -> float:
-        """Sum over the targets, nats."""
-        return float(self.losses.sum(dtype=np.float64))
 
 
 @dataclass(frozen=True)
@@ -133,13 +129,19 @@ class ScoredModel:
         Raises ScoreError if a loss is not finite, ValueError if a span is too long.
         """
         plan = list(batches(spans, batch_tokens or self.batch_tokens))
-        inputs = (self._input(spans, batch) for batch in plan)
+        order = [i for batch in plan for i in batch]
+        inputs = _joined([spans[i].inputs for i in order])
+        targets = _joined([spans[i].targets for i in order])
+        if (longest := int(inputs.lengths.max(initial=0))) > self.block_size:
+            raise ValueError(f"a span of {longest} tokens, the model takes {self.block_size}")
+        ends = np.cumsum([len(batch) for batch in plan], dtype=np.int64).tolist()
+        rows = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        given = (_padded(inputs, targets.lengths, some) for some in rows)
         found: list[tuple[Tensor, Tensor]] = []
-        for batch, hidden in zip(plan, self.hidden_states(inputs), strict=True):
-            targets = np.concatenate([np.asarray(spans[i].targets) for i in batch])
+        for some, hidden in zip(rows, self.hidden_states(given), strict=True):
             # On a GPU this only begins the work, and nothing waits for it before all is begun.
             with matmul_precision("high" if self.tf32 else "highest"):
-                wanted = torch.from_numpy(targets).to(self.device, torch.int64)
+                wanted = torch.from_numpy(targets.of(some)).to(self.device, torch.int64)
                 found.append(self.head.score(hidden.to(self.device), wanted))
         losses, best = (
             torch.cat(parts).cpu().numpy() if parts else np.zeros(0, dtype=np.float32)
@@ -150,25 +152,49 @@ class ScoredModel:
                 "the model's loss is not a finite number. Look at the losses that training "
                 "printed: a lower learning rate or a smaller change may keep them finite."
             )
-        order = [i for batch in plan for i in batch]
-        ends = np.cumsum([len(spans[i].targets) for i in order], dtype=np.int64).tolist()
-        missed = np.concatenate([[0], np.cumsum(~best.astype(bool))]).tolist()
-        results: dict[int, SpanScore] = {}
-        for i, start, end in zip(order, [0, *ends], ends, strict=False):
-            results[i] = SpanScore(losses[start:end], missed[start] == missed[end])
+        sums = targets.sums(losses.astype(np.float64))
+        missed = targets.sums((best == 0).astype(np.int64))
+        places = zip(order, targets.bounds, targets.bounds[1:], sums, missed, strict=False)
+        results = {i: SpanScore(losses[a:b], loss, not miss) for i, a, b, loss, miss in places}
         in_order = [results[i] for i in range(len(spans))]
         self.scored.extend(zip(spans, in_order, strict=True))
         return in_order
 
-    def _input(self, spans: Sequence[Span], batch: Sequence[int]) -> Batch:
-        """The spans' inputs, zeros behind the shorter ones, and the places of their targets."""
-        longest = max(len(spans[i].inputs) for i in batch)
-        if longest > self.block_size:
-            raise ValueError(f"a span of {longest} tokens, the model takes {self.block_size}")
-        idx = np.zeros((len(batch), longest), dtype=np.int64)
-        places = []
-        for row, i in enumerate(batch):
-            end = len(spans[i].inputs)
-            idx[row, :end] = spans[i].inputs
-            places.append(np.arange(end - len(spans[i].targets), end) + row * longest)
-        return Batch(torch.from_numpy(idx), torch.from_numpy(np.concatenate(places)))
+
+@dataclass(frozen=True)
+class _Joined:
+    """Token sequences one behind the other: arrays in place of loops over tens of thousands."""
+
+    tokens: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    bounds: list[int]
+    """where each begins, and the end"""
+
+    def of(self, some: slice) -> NDArray[np.int64]:
+        """The tokens of some of the sequences."""
+        return self.tokens[self.bounds[some.start] : self.bounds[some.stop]]
+
+    def sums(self, values: NDArray[Any]) -> list[Any]:
+        """The sum over each sequence of what belongs to its tokens."""
+        total = np.zeros(len(self.lengths), dtype=values.dtype)
+        there = self.lengths > 0
+        total[there] = np.add.reduceat(values, np.array(self.bounds[:-1], np.int64)[there])
+        return list(total.tolist())
+
+
+def _joined(parts: Sequence[Tokens]) -> _Joined:
+    lengths = np.array([len(part) for part in parts], dtype=np.int64)
+    tokens = [np.asarray(part, dtype=np.int64) for part in parts]
+    bounds = [0, *np.cumsum(lengths).tolist()]
+    return _Joined(np.concatenate(tokens) if tokens else np.zeros(0, np.int64), lengths, bounds)
+
+
+def _padded(inputs: _Joined, scored: NDArray[np.int64], some: slice) -> Batch:
+    """Some of the inputs, zeros behind the shorter ones, and the places of the last `scored`."""
+    lengths = inputs.lengths[some, None]
+    column = np.arange(lengths.max())
+    inside = column < lengths
+    idx = np.zeros(inside.shape, dtype=np.int64)
+    idx[inside] = inputs.of(some)
+    places = np.flatnonzero(inside & (column >= lengths - scored[some, None]))
+    return Batch(torch.from_numpy(idx), torch.from_numpy(places))

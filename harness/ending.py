@@ -1,0 +1,52 @@
+"""How a session ends without a `submit`: idle for too long, or by its operator.
+
+Its last test with a score is submitted for it; without one it is closed.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from harness.events import SessionEnded, Submitted
+from harness.session import SessionState, journal_entries
+from harness.store import StaleSession, Store
+
+
+class CannotEnd(RuntimeError):
+    """A session that cannot be ended now; the text says why."""
+
+
+def ending(state: SessionState, reason: str) -> Submitted | SessionEnded:
+    """The event that ends an open session in which no test waits or runs."""
+    scored = [number for number, result in sorted(state.results.items()) if result.scored]
+    return Submitted(number=scored[-1], by="end") if scored else SessionEnded(reason=reason)
+
+
+def idle_reason(idle: timedelta) -> str:
+    return f"it was idle for {idle.total_seconds() / 3600:g} h"
+
+
+def end_session(store: Store, session_id: str, reason: str) -> str:
+    """End a session from outside of a server; what was done, in words. Raises CannotEnd."""
+    loaded = store.load(session_id)
+    if loaded is None:
+        raise CannotEnd(f"there is no session {session_id} in the database")
+    header, events = loaded
+    state = SessionState.start(header)
+    for event in events:
+        state.apply(event)
+    if state.closed:
+        raise CannotEnd(f"session {session_id} is closed already")
+    if (active := state.active) is not None:
+        raise CannotEnd(
+            f"test #{active.number} of session {session_id} waits or runs; first: "
+            f"harness cancel {session_id}"
+        )
+    entry = ending(state, reason)
+    try:
+        store.append(session_id, journal_entries(state, [entry]), closes=True)
+    except StaleSession:
+        raise CannotEnd(f"session {session_id} was called just now; try again") from None
+    if isinstance(entry, Submitted):
+        return f"ended; its test #{entry.number} was submitted"
+    return "ended; it has no test with a score"

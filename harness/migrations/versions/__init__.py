@@ -1,0 +1,1 @@
+"""One file for each version of the database, in order; a released one is never changed."""
