@@ -57,6 +57,15 @@ def build(settings: Settings) -> FastAPI:
 
 def _executor(settings: Settings) -> Executor:
     """Where tests run."""
+    if settings.executor == "slurm":
+        return make_executor(
+            "slurm",
+            partition=settings.slurm_partition,
+            account=settings.slurm_account,
+            time_min=settings.slurm_time_min,
+            cpus=settings.slurm_cpus,
+            extra=settings.slurm_extra,
+        )
     gpus = [str(gpu.id) for gpu in hardware.gpus()]
     return make_executor(settings.executor, slots=settings.slots, gpus=gpus)
 

@@ -50,7 +50,7 @@ from harness.events import (
     TestResumed,
     canonical,
 )
-from harness.jobs import Executor
+from harness.jobs import Executor, ExecutorAway
 from harness.jobs.plan import (
     FINAL_STATES,
     PlanData,
@@ -200,6 +200,8 @@ class Service:
         self.idle = idle
         """after so long without a call, or a test, an open session is ended; None: never"""
         self._sessions: dict[str, LiveSession] = {}
+        self._away: dict[str, str] = {}
+        """by session: what the executor said when it did not take a test"""
         self._loading = asyncio.Lock()
         self._watcher: asyncio.Task[None] | None = None
 
@@ -531,8 +533,21 @@ class Service:
             report = self._run_check(live, "contract", files, attempt.files_digest)
             if report is None or not report.ok:
                 return report
-        self.executor.submit(paths)
+        self._hand_over(live, attempt, paths)
         return None
+
+    def _hand_over(self, live: LiveSession, attempt: Attempt, paths: RunPaths) -> None:
+        """Give a run to the executor; one that does not answer is asked again by the watch."""
+        try:
+            self.executor.submit(paths)
+        except ExecutorAway as error:
+            if self._away.get(live.session.id) != str(error):
+                log.warning(
+                    "session %s: test #%d waits: %s", live.session.id, attempt.number, error
+                )
+            self._away[live.session.id] = str(error)
+        else:
+            self._away.pop(live.session.id, None)
 
     def _files_of(self, live: LiveSession, paths: RunPaths) -> dict[str, EditableFile]:
         """The editable files of a run directory's snapshot, with the regions that they had."""
@@ -772,7 +787,7 @@ class Service:
             return False
         live.session.record(*events)
         if isinstance(events[-1], TestResumed):
-            self.executor.submit(paths)
+            self._hand_over(live, active, paths)
         return True
 
     def _outcome(

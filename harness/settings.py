@@ -45,6 +45,22 @@ class Settings(BaseSettings):
     slots: int = Field(default=1, ge=1)
     """How many tests may run at once on a machine without GPUs."""
 
+    slurm_partition: str | None = None
+    """With `slurm`: the partition of its jobs; the cluster's default if left out."""
+
+    slurm_account: str | None = None
+    """With `slurm`: the account that they are charged to."""
+
+    slurm_time_min: int = Field(default=1440, ge=5)
+    """With `slurm`: wall-time limit of a job, in minutes; a test that needs longer goes on in a
+    further one."""
+
+    slurm_cpus: int = Field(default=8, ge=1)
+    """With `slurm`: cores of a job."""
+
+    slurm_extra: dict[str, Any] = {}
+    """With `slurm`: further parameters of sbatch, as a JSON object."""
+
     session_idle_h: float = Field(default=48, ge=0)
     """Hours without a call or a test after which an open session is ended, its last test with a
     score submitted for it; 0: never."""

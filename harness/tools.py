@@ -17,7 +17,7 @@ from harness.edits import line_number
 from harness.errors import AgentError, BadArguments
 from harness.events import Submitted, ToolCalled
 from harness.service import LiveSession, Service, storable
-from harness.session import TestRequest
+from harness.session import TestRequest, result_data
 
 MAX_WAIT_S = 50
 TEST_WAIT_S = 30
@@ -133,7 +133,11 @@ def _present_state(service: Service, live: LiveSession, earlier: ToolCalled) -> 
         service.catch_up(live)
         attempt = max(a.attempt for a in live.session.state.attempts if a.number == earlier.test)
         return live.session.test_answer(earlier.test, attempt, service.progress(live))
-    return Answer(earlier.ok, earlier.text, earlier.error, {})
+    data: dict[str, Any] = {"sha256": dict(earlier.sha256)} if earlier.sha256 else {}
+    if earlier.test is not None:
+        result = live.session.state.results.get(earlier.test)
+        data |= result_data(result) if result is not None else {"test": earlier.test}
+    return Answer(earlier.ok, earlier.text, earlier.error, data)
 
 
 def wait_argument(args: Mapping[str, Any], default: int) -> int:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -241,6 +242,19 @@ def test_sigterm(tmp_path: Path, cancel: bool) -> None:
         assert status.state == "interrupted"
         assert [s.state for s in status.steps] == ["waiting", "waiting"]
         assert not paths.step("one", "run").exit.exists()
+
+
+def test_a_sigterm_that_meets_the_step_first_is_no_failure(tmp_path: Path) -> None:
+    script = f"echo $$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; exec sleep 60"
+    paths = prepare(tmp_path, stage(tmp_path, "one", run=script))
+    runner = start(paths)
+    wait_for((tmp_path / "pid").exists)
+    # As a cluster ends a job: every process is told, in any order.
+    os.kill(int((tmp_path / "pid").read_text()), signal.SIGTERM)
+    time.sleep(0.1)
+    runner.terminate()
+    finish(runner, 75)
+    assert [step.state for step in status_of(paths).steps] == ["waiting"]
 
 
 def test_only_one_runner_works_on_a_directory(tmp_path: Path) -> None:

@@ -24,6 +24,10 @@ class JobState:
     """Until it starts, about; only while queued."""
 
 
+class ExecutorAway(RuntimeError):
+    """What runs tests does not answer now; nothing is lost, and it is asked again. One line."""
+
+
 class Executor(Protocol):
     """Decides where ``python -m harness.jobs.runner RUN_DIR`` runs. Safe to call from threads."""
 
@@ -49,7 +53,10 @@ class Executor(Protocol):
         """Starts what may be started now; to be called every now and then."""
 
 
-EXECUTORS: Mapping[str, str] = {"local": "harness.jobs.local:LocalExecutor"}
+EXECUTORS: Mapping[str, str] = {
+    "local": "harness.jobs.local:LocalExecutor",
+    "slurm": "harness.jobs.slurm:SlurmExecutor",
+}
 """Choice -> ``module:class``; imported only when chosen, for some need optional packages."""
 
 

@@ -453,13 +453,16 @@ class StepAttempt:
                         selector.unregister(pump.source)
                 ended = reap()
                 if (code := ended.get(pid)) is not None:
+                    if code == 128 + signal.SIGTERM and self._told_too():
+                        self.stopped = True
+                        return None
                     return code
                 beside = self._companion
                 if beside is not None and beside.pid in ended:
                     what = f"ended with exit code {ended[beside.pid]}; see its log"
                     raise StillAlive(f"the process that works beside it {what}")
                 now = time.monotonic()
-                if self.runner.stopping:
+                if self.runner.stopping or self.runner.paths.cancel.exists():
                     self.stopped = True
                     return None
                 if self._spent(now - started) > self.step.limit_s:
@@ -475,6 +478,14 @@ class StepAttempt:
                 if now - written >= (TICK_S if changed else STATUS_S - TICK_S):
                     write_status(self.runner.paths, self.runner.status)
                     written = now
+
+    def _told_too(self) -> bool:
+        """Whether the SIGTERM that ended the step was meant for the runner as well: a cluster
+        sends it to every process of a job, in any order."""
+        deadline = time.monotonic() + 2 * TICK_S
+        while not self.runner.stopping and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return self.runner.stopping
 
     def _spent(self, elapsed: float) -> float:
         """Seconds that count against the limit.
