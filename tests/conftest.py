@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from live import served
 
 import server
 from harness.datasets import prepare
@@ -132,3 +133,12 @@ def new_player(client: TestClient, **body: Any) -> Player:
     assert response.status_code == 201, response.text
     created = response.json()
     return Player(client, created["id"], created["token"], created)
+
+
+@pytest.fixture
+def live_url(tmp_path: Path, toy_data: Path) -> Iterator[str]:
+    """The address of a server on a real socket, with this test's own state folder."""
+    settings = Settings(state_dir=tmp_path / "state", tasks_dir=TOY_TASKS, data_dir=toy_data)
+    with served(server.build(settings)) as url:
+        yield url
+    _end_runs(tmp_path / "state")

@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("server",),
     ("harness.api", "harness.cli", "harness.demo", "harness.doctor", "harness.replay_view"),
+    ("harness.mcp_server", "harness.stream"),
+    ("harness.tool_formats", "harness.follow", "harness.examples"),
     ("harness.replay", "harness.tools"),
     ("harness.recordings", "harness.saved_page"),
     ("harness.recorded",),
@@ -44,6 +46,9 @@ FLOORS = (
         "harness.printable",
         "harness.transport",
     ),
+    ("harness.client",),
+    ("harness.retries", "harness.refusals"),
+    ("harness.wire",),
     ("harness",),
 )
 
