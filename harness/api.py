@@ -286,7 +286,7 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
         summary="An editable file as it stands",
         tags=["sessions"],
         responses=refusals(401, 404, 422) | _content(200, "The file.", "text/plain"),
-        response_class=PlainTextResponse,
+        response_class=Response,
     )
     async def get_file(
         name: Annotated[str, PathParameter(description="The file, by its path.")], live: LiveDep
@@ -303,7 +303,7 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
         tags=["sessions"],
         responses=refusals(401, 404, 422)
         | _content(200, "The header, then each event, a line of JSON each.", "application/jsonl"),
-        response_class=PlainTextResponse,
+        response_class=Response,
     )
     async def get_transcript(
         live: LiveDep,
@@ -350,7 +350,7 @@ def _add_streaming_routes(app: FastAPI) -> None:
         "/v1/sessions/{session_id}/mcp",
         summary="The tools over MCP (streamable HTTP)",
         tags=["sessions", "tools"],
-        responses=refusals(401, 404, 413)
+        responses=refusals(401, 404, 413, 422)
         | _content(200, "A JSON-RPC response, or a stream that ends with it.", *MCP_TYPES)
         | {202: {"description": "A notification was taken."}}
         | _content(400, "Not a message of MCP.", "application/json", "text/plain")
@@ -372,12 +372,24 @@ def _add_streaming_routes(app: FastAPI) -> None:
 
 MCP_TYPES = ("application/json", "text/event-stream")
 
+_SCHEMAS: dict[str, dict[str, Any]] = {
+    "application/json": {},
+    "text/event-stream": {
+        "type": "object",
+        "description": "One event of the stream.",
+        "properties": {
+            "event": {"type": "string", "description": "Its type."},
+            "id": {"type": "string", "description": "Its place in the journal, if it has one."},
+            "data": {"type": "string", "description": "What it carries, as JSON."},
+        },
+        "required": ["event", "data"],
+    },
+}
+
 
 def _content(status: int, description: str, *types: str) -> dict[int | str, dict[str, Any]]:
-    """FastAPI's `responses` for a body that is text, whatever stands in it."""
-    schemas: dict[str, Any] = {
-        name: {"schema": {} if name == "application/json" else {"type": "string"}} for name in types
-    }
+    """FastAPI's `responses` for a body that no model of ours describes."""
+    schemas = {name: {"schema": _SCHEMAS.get(name, {"type": "string"})} for name in types}
     return {status: {"description": description, "content": schemas}}
 
 

@@ -1,7 +1,7 @@
 """Calls that work on this server, as the API's document shows them.
 
-They name the first task that the server has, and change nothing of what its files mean: each edit
-puts the text there that stands there already.
+They name the first task that the server has, and change nothing of what its files mean: an edit
+puts the text there that stands there already, or adds a comment.
 """
 
 from __future__ import annotations
@@ -45,7 +45,12 @@ def tool_examples(task: Task) -> dict[str, Any]:
             "after_line": region.last,
             "content": "# a comment",
         },
-        "edit: str_replace": {"op": "str_replace", **named, "old_str": text, "new_str": text},
+        "edit: str_replace": {
+            "op": "str_replace",
+            **named,
+            "old_str": text,
+            "new_str": f"{text}  # so",
+        },
         "undo": {"n": 1},
         "check": {"wait_s": 0},
         "test": {"wait_s": 0},
