@@ -53,12 +53,20 @@ NOTHING_TO_DO = "Nothing to do until then: call status(wait_s=50), or wait witho
 
 
 def progress_text(number: int, progress: Progress) -> str:
+    line = progress_line(number, progress)
+    if progress.state == "queued" and progress.seconds_left is not None:
+        return line
+    return f"{line} {NOTHING_TO_DO}"
+
+
+def progress_line(number: int, progress: Progress) -> str:
+    """How far a test is, in a sentence."""
     if progress.state == "checking":
-        return f"[Test #{number}] checking, not counted yet. {NOTHING_TO_DO}"
+        return f"[Test #{number}] checking, not counted yet."
     if progress.state == "queued":
         place = f"place {progress.place or 1}"
         if progress.seconds_left is None:
-            return f"[Test #{number}] queued: {place}. {NOTHING_TO_DO}"
+            return f"[Test #{number}] queued: {place}."
         wait = render.duration(progress.seconds_left)
         return f"[Test #{number}] queued: {place}, about {wait} until it starts."
     parts = [progress.stage or "starting"]
@@ -70,7 +78,7 @@ def progress_text(number: int, progress: Progress) -> str:
         parts.append(f"step {progress.step} of {progress.steps}")
     if progress.seconds_left is not None and progress.role == "run":
         parts.append(f"about {render.duration(progress.seconds_left)} left")
-    return f"[Test #{number}] running: {', '.join(parts)}. {NOTHING_TO_DO}"
+    return f"[Test #{number}] running: {', '.join(parts)}."
 
 
 def result_text(result: TestFinished, budget: Budget, decimals: Mapping[str, int]) -> str:

@@ -13,19 +13,41 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Header, Query, Request
+from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from harness import tools
 from harness.database import one_line, unavailable
+from harness.examples import message_example, session_examples, tool_examples
+from harness.mcp_server import McpDoor
+from harness.refusals import refusals
 from harness.service import LiveSession, Service, UnknownProfile, UnknownTask
 from harness.session import result_data
 from harness.store import StaleSession
+from harness.stream import event_stream
+from harness.task import Task
+from harness.tool_formats import Format, Formatted, formatted
+from harness.wire import (
+    Acknowledged,
+    BudgetView,
+    FileView,
+    Health,
+    MessageRequest,
+    RegionView,
+    SessionCreated,
+    SessionRequest,
+    SessionView,
+    TaskSummary,
+    TaskView,
+    TestView,
+    ToolAnswer,
+    ToolSchema,
+)
 
 log = logging.getLogger("harness.api")
 
@@ -46,74 +68,6 @@ class ClientError(Exception):
         return JSONResponse({"error": error}, self.status, headers)
 
 
-class BudgetModel(BaseModel):
-    tests: int = Field(description="Counted tests that the session has in all.")
-    used: int = Field(description="Tests that have been counted.")
-    remaining: int = Field(description="Tests that may still be started.")
-    running: int | None = Field(description="Number of the test that is queued or running.")
-
-
-class ToolSchema(BaseModel):
-    name: str = Field(description="The tool's name, the last part of its address.")
-    description: str = Field(description="What it does, for the model.")
-    parameters: dict[str, Any] = Field(description="JSON Schema of its arguments.")
-
-
-class SessionRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    task: str = Field(description="A task's name, as `GET /v1/tasks` lists them.")
-    profile: str | None = Field(
-        default=None, description="One of the task's profiles; the server's default if left out."
-    )
-    agent: str | dict[str, Any] | None = Field(
-        default=None,
-        description="Who plays: a name, or an object with `model`, `scaffold`, `sampling`, "
-        "`other_tools`.",
-    )
-
-
-class SessionCreated(BaseModel):
-    id: str = Field(description="The session's id.")
-    token: str = Field(description="The bearer token of this session; it is shown only here.")
-    task: str = Field(description="The task's name.")
-    profile: str = Field(description="The profile that tests run at.")
-    prompt: str = Field(description="What the agent is told.")
-    budget: BudgetModel = Field(description="Tests in all, used and left.")
-    tools: list[ToolSchema] = Field(description="The tools' schemas.")
-
-
-class SessionView(BaseModel):
-    id: str = Field(description="The session's id.")
-    task: str = Field(description="The task's name.")
-    profile: str = Field(description="The profile that tests run at.")
-    state: Literal["open", "submitted", "ended"] = Field(description="Whether it can be called.")
-    submitted: int | None = Field(description="The test that was submitted.")
-    budget: BudgetModel = Field(description="Tests in all, used and left.")
-    results: list[dict[str, Any]] = Field(description="Every finished test.")
-
-
-class ToolAnswer(BaseModel):
-    ok: bool = Field(description="False if the call was a mistake of the agent's.")
-    text: str = Field(description="What the agent reads.")
-    error: str | None = Field(default=None, description="The mistake's code, if not ok.")
-    data: dict[str, Any] = Field(description="The same for programs.")
-    budget: BudgetModel = Field(description="Tests in all, used and left.")
-
-
-class MessageRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    role: str = Field(description="Who said it: `assistant`, `user`, `system`.", max_length=40)
-    text: str = Field(description="What was thought or said.")
-    usage: dict[str, Any] | None = Field(default=None, description="Tokens, as the model counts.")
-
-
-class TaskSummary(BaseModel):
-    name: str = Field(description="The task's name.")
-    version: int = Field(description="Results of different versions are not comparable.")
-    title: str = Field(description="The task in a line.")
-    profiles: list[str] = Field(description="The scales that it can be run at.")
-
-
 _bearer = HTTPBearer(auto_error=False, description="The token that creating the session gave.")
 
 
@@ -124,9 +78,23 @@ def _service(request: Request) -> Service:
 
 ServiceDep = Annotated[Service, Depends(_service)]
 
+SessionId = Annotated[str, PathParameter(description="The session's id.")]
+ToolName = Annotated[
+    str,
+    PathParameter(description="The tool's name.", json_schema_extra={"enum": list(tools.TOOLS)}),
+]
+TestNumber = Annotated[int, PathParameter(description="The test's number, from 1.")]
+
+TAGS = [
+    {"name": "sessions", "description": "One agent's attempt at one task; needs its token."},
+    {"name": "tasks", "description": "What there is to do."},
+    {"name": "tools", "description": "What an agent can call."},
+    {"name": "health", "description": "Whether the server runs."},
+]
+
 
 async def _live_session(
-    session_id: str,
+    session_id: SessionId,
     request: Request,
     service: ServiceDep,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
@@ -161,25 +129,38 @@ def create_app(service: Service) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         await service.start()
-        yield
+        _app.state.mcp = McpDoor(service)
+        async with _app.state.mcp.run():
+            yield
         await service.stop()
 
     app = FastAPI(
         title="Research harness",
-        description="Research tasks for language-model agents.",
+        summary="Research tasks for language-model agents.",
+        description="A mistake of the agent's is an answer (`200`, `ok: false`); a mistake of the "
+        "client's is a status with an error object.",
         version="1",
+        openapi_tags=TAGS,
         lifespan=lifespan,
     )
     app.state.service = service
     app.add_middleware(_BodyLimit)
     _add_error_handlers(app)
-    _add_session_routes(app)
+    _add_session_routes(app, service)
+    _add_streaming_routes(app)
     _add_public_routes(app)
     return app
 
 
-def _add_session_routes(app: FastAPI) -> None:
-    @app.post("/v1/sessions", status_code=201, summary="Start a session")
+def _add_session_routes(app: FastAPI, service: Service) -> None:
+    @app.post(
+        "/v1/sessions",
+        status_code=201,
+        summary="Start a session",
+        tags=["sessions"],
+        responses=refusals(400, 401, 404, 413, 422),
+        openapi_extra=_examples(session_examples(service.tasks)),
+    )
     async def create_session(body: SessionRequest, service: ServiceDep) -> SessionCreated:
         try:
             created = await service.create(body.task, body.profile, body.agent)
@@ -196,7 +177,13 @@ def _add_session_routes(app: FastAPI) -> None:
             tools=[ToolSchema(**schema) for schema in tools.schemas()],
         )
 
-    @app.get("/v1/sessions/{session_id}", summary="A session's state and results")
+    @app.get(
+        "/v1/sessions/{session_id}",
+        summary="A session's state and results",
+        tags=["sessions"],
+        responses=refusals(401, 404, 422),
+        response_model_exclude_unset=True,
+    )
     async def get_session(live: LiveDep) -> SessionView:
         state = live.session.state
         return SessionView(
@@ -206,15 +193,32 @@ def _add_session_routes(app: FastAPI) -> None:
             state="submitted" if state.submitted else "ended" if state.ended else "open",
             submitted=state.submitted.number if state.submitted else None,
             budget=_budget(live),
-            results=[result_data(result) for _, result in sorted(state.results.items())],
+            results=[TestView(**result_data(r)) for _, r in sorted(state.results.items())],
         )
 
-    @app.post("/v1/sessions/{session_id}/tools/{tool}", summary="Call a tool")
+    @app.post(
+        "/v1/sessions/{session_id}/tools/{tool}",
+        summary="Call a tool",
+        tags=["sessions", "tools"],
+        responses=refusals(401, 404, 409, 413, 422),
+        openapi_extra=_tool_body(next(iter(service.tasks.values()), None)),
+    )
     async def call_tool(
-        tool: str, request: Request, live: LiveDep, service: ServiceDep
+        tool: ToolName,
+        request: Request,
+        live: LiveDep,
+        service: ServiceDep,
+        key: Annotated[
+            str | None,
+            Header(
+                alias="Idempotency-Key",
+                description="Names one operation: a call with the same key does nothing twice, "
+                "and is told the operation's present state. 1 to 150 characters.",
+            ),
+        ] = None,
     ) -> ToolAnswer:
+        """The body is the tool's arguments, one flat object; an empty body is no arguments."""
         args = await _json_object(request)
-        key = request.headers.get("Idempotency-Key")
         if key is not None and not 0 < len(key) <= 150:
             raise ClientError(422, "bad_key", "Idempotency-Key must have 1 to 150 characters.")
         try:
@@ -241,21 +245,41 @@ def _add_session_routes(app: FastAPI) -> None:
             budget=_budget(live),
         )
 
-    @app.post("/v1/sessions/{session_id}/messages", status_code=201, summary="Keep a message")
+    @app.post(
+        "/v1/sessions/{session_id}/messages",
+        status_code=201,
+        summary="Keep a message",
+        tags=["sessions"],
+        responses=refusals(400, 401, 404, 413, 422),
+        openapi_extra=_examples(message_example()),
+    )
     async def keep_message(
         body: MessageRequest, live: LiveDep, service: ServiceDep
-    ) -> dict[str, bool]:
+    ) -> Acknowledged:
         """Keep what the model thought or said between two calls in the journal."""
         await service.keep_message(live, body.role, body.text, body.usage)
-        return {"ok": True}
+        return Acknowledged(ok=True)
 
-    @app.get("/v1/sessions/{session_id}/tests/{number}", summary="A test's result or progress")
+    @app.get(
+        "/v1/sessions/{session_id}/tests/{number}",
+        summary="A test's result or progress",
+        tags=["sessions"],
+        responses=refusals(401, 404, 422),
+        response_model_exclude_unset=True,
+    )
     async def get_test(
-        number: int,
+        number: TestNumber,
         live: LiveDep,
         service: ServiceDep,
-        wait_s: Annotated[int, Query(ge=0, description="Seconds to wait for the result.")] = 0,
-    ) -> dict[str, Any]:
+        wait_s: Annotated[
+            int,
+            Query(
+                ge=0,
+                description=f"Seconds to wait for the result; more than {tools.MAX_WAIT_S} are "
+                f"taken as {tools.MAX_WAIT_S}.",
+            ),
+        ] = 0,
+    ) -> TestView:
         attempts = [a for a in live.session.state.attempts if a.number == number]
         if not attempts:
             raise ClientError(404, "unknown_test", f"Test #{number} was never started.")
@@ -264,14 +288,18 @@ def _add_session_routes(app: FastAPI) -> None:
             wait_s = min(wait_s, tools.MAX_WAIT_S)
             await service.wait_for_test(live, number, attempt.attempt, wait_s)
         answer = live.session.test_answer(number, attempt.attempt, service.progress(live))
-        return {**answer.data, "text": answer.text}
+        return TestView(**answer.data, text=answer.text)
 
     @app.get(
         "/v1/sessions/{session_id}/files/{name:path}",
         summary="An editable file as it stands",
-        response_class=PlainTextResponse,
+        tags=["sessions"],
+        responses=refusals(401, 404, 422) | _content(200, "The file.", "text/plain"),
+        response_class=Response,
     )
-    async def get_file(name: str, live: LiveDep) -> PlainTextResponse:
+    async def get_file(
+        name: Annotated[str, PathParameter(description="The file, by its path.")], live: LiveDep
+    ) -> PlainTextResponse:
         file = live.session.state.files.get(name)
         if file is None:
             names = ", ".join(live.session.state.files)
@@ -281,22 +309,127 @@ def _add_session_routes(app: FastAPI) -> None:
     @app.get(
         "/v1/sessions/{session_id}/transcript",
         summary="The journal as JSON Lines",
-        response_class=PlainTextResponse,
+        tags=["sessions"],
+        responses=refusals(401, 404, 422)
+        | _content(200, "The header, then each event, a line of JSON each.", "application/jsonl"),
+        response_class=Response,
     )
     async def get_transcript(
-        live: LiveDep, format: Literal["jsonl"] = "jsonl"
+        live: LiveDep,
+        format: Annotated[Literal["jsonl"], Query(description="How it is written.")] = "jsonl",
     ) -> PlainTextResponse:
         lines = await live.transcript_lines()
         return PlainTextResponse("".join(lines), media_type="application/jsonl")
 
 
+def _add_streaming_routes(app: FastAPI) -> None:
+    @app.get(
+        "/v1/sessions/{session_id}/events",
+        summary="The journal as it is written, as server-sent events",
+        tags=["sessions"],
+        responses=refusals(401, 404, 422)
+        | _content(200, "Events until the session is closed.", "text/event-stream")
+        | {204: {"description": "The session is closed, and nothing came after Last-Event-ID."}},
+        response_class=Response,
+    )
+    async def get_events(
+        live: LiveDep,
+        service: ServiceDep,
+        last_event_id: Annotated[
+            int,
+            Header(
+                alias="Last-Event-ID",
+                ge=0,
+                description="The id of the last event that was read; the stream goes on after it.",
+            ),
+        ] = 0,
+    ) -> Response:
+        """Each event of the journal has its `seq` as id. Between them come `progress` events of
+        the running test, without an id, and comment lines; an `end` event is the last."""
+        if last_event_id > live.session.state.seq:
+            raise ClientError(
+                422,
+                "bad_event_id",
+                f"This session has no event {last_event_id} yet.",
+                "Send the id of the last event that you read, or leave Last-Event-ID out.",
+            )
+        return event_stream(service, live, last_event_id)
+
+    @app.post(
+        "/v1/sessions/{session_id}/mcp",
+        summary="The tools over MCP (streamable HTTP)",
+        tags=["sessions", "tools"],
+        responses=refusals(401, 404, 413, 422)
+        | _content(200, "A JSON-RPC response, or a stream that ends with it.", *MCP_TYPES)
+        | {202: {"description": "A notification was taken."}}
+        | _content(400, "Not a message of MCP.", "application/json", "text/plain")
+        | _content(406, "The client must accept JSON and server-sent events.", *MCP_TYPES),
+        response_class=Response,
+        openapi_extra={
+            "requestBody": {
+                "description": "One message of the Model Context Protocol.",
+                "required": True,
+                "content": {"application/json": {"schema": {"type": "object"}}},
+            }
+        },
+    )
+    async def speak_mcp(live: LiveDep, request: Request) -> Response:
+        """For an MCP client with the session's token as bearer token."""
+        door: McpDoor = request.app.state.mcp
+        return door.answer(live)
+
+
+MCP_TYPES = ("application/json", "text/event-stream")
+
+_SCHEMAS: dict[str, dict[str, Any]] = {
+    "application/json": {},
+    "text/event-stream": {
+        "type": "object",
+        "description": "One event of the stream.",
+        "properties": {
+            "event": {"type": "string", "description": "Its type."},
+            "id": {"type": "string", "description": "Its place in the journal, if it has one."},
+            "data": {"type": "string", "description": "What it carries, as JSON."},
+        },
+        "required": ["event", "data"],
+    },
+}
+
+
+def _content(status: int, description: str, *types: str) -> dict[int | str, dict[str, Any]]:
+    """FastAPI's `responses` for a body that no model of ours describes."""
+    schemas = {name: {"schema": _SCHEMAS.get(name, {"type": "string"})} for name in types}
+    return {status: {"description": description, "content": schemas}}
+
+
+def _examples(examples: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"content": {"application/json": {"examples": examples}}}}
+
+
+def _tool_body(task: Task | None) -> dict[str, Any]:
+    content: dict[str, Any] = {"schema": {"type": "object"}}
+    if task is not None:
+        content["examples"] = tool_examples(task)
+    return {
+        "requestBody": {
+            "description": "The tool's arguments, one flat object; `GET /v1/tools` has each "
+            "tool's schema. Arguments that it does not know are ignored.",
+            "content": {"application/json": content},
+        }
+    }
+
+
 def _add_public_routes(app: FastAPI) -> None:
-    @app.get("/v1/tasks", summary="The tasks")
+    @app.get("/v1/tasks", summary="The tasks", tags=["tasks"], responses=refusals(401))
     async def list_tasks(service: ServiceDep) -> list[TaskSummary]:
         return [_task_summary(task) for task in service.tasks.values()]
 
-    @app.get("/v1/tasks/{name}", summary="One task")
-    async def get_task(name: str, service: ServiceDep) -> dict[str, Any]:
+    @app.get(
+        "/v1/tasks/{name}", summary="One task", tags=["tasks"], responses=refusals(401, 404, 422)
+    )
+    async def get_task(
+        name: Annotated[str, PathParameter(description="The task's name.")], service: ServiceDep
+    ) -> TaskView:
         task = service.tasks.get(name)
         if task is None:
             raise ClientError(
@@ -305,33 +438,47 @@ def _add_public_routes(app: FastAPI) -> None:
                 f"There is no task {name}.",
                 f"The tasks are {', '.join(service.tasks)}.",
             )
-        return {
+        return TaskView(
             **_task_summary(task).model_dump(),
-            "instruction": task.read_instruction(),
-            "files": [
-                {
-                    "name": file.name,
-                    "regions": [
-                        {"name": region.name, "title": region.title, "lines": list(region.lines)}
+            instruction=task.read_instruction(),
+            files=[
+                FileView(
+                    name=file.name,
+                    regions=[
+                        RegionView(name=region.name, title=region.title, lines=list(region.lines))
                         for region in file.regions
                     ],
-                }
+                )
                 for file in task.files
             ],
-        }
+        )
 
-    @app.get("/v1/tools", summary="The tools' schemas")
-    async def list_tools() -> list[ToolSchema]:
-        return [ToolSchema(**schema) for schema in tools.schemas()]
+    @app.get(
+        "/v1/tools",
+        summary="The tools' schemas",
+        tags=["tools"],
+        responses=refusals(401, 422),
+        response_model_exclude_unset=True,
+    )
+    async def list_tools(
+        format: Annotated[
+            Format | None,
+            Query(
+                description="Whose model calls they are for; what comes is what that vendor's "
+                "`tools` argument is set to. Ours if left out."
+            ),
+        ] = None,
+    ) -> Formatted:
+        return formatted(format)
 
-    @app.get("/healthz", summary="Whether the server runs")
-    async def healthz() -> dict[str, str]:
-        return {"status": "ok"}
+    @app.get("/healthz", summary="Whether the server runs", tags=["health"], responses=refusals())
+    async def healthz() -> Health:
+        return Health(status="ok")
 
-    @app.get("/readyz", summary="Whether it can take calls")
-    async def readyz(service: ServiceDep) -> dict[str, str]:
+    @app.get("/readyz", summary="Whether it can take calls", tags=["health"], responses=refusals())
+    async def readyz(service: ServiceDep) -> Health:
         await service.in_thread(service.store.check)
-        return {"status": "ok"}
+        return Health(status="ok")
 
 
 def _task_summary(task: Any) -> TaskSummary:
@@ -340,8 +487,8 @@ def _task_summary(task: Any) -> TaskSummary:
     )
 
 
-def _budget(live: LiveSession) -> BudgetModel:
-    return BudgetModel(**live.session.state.budget.as_json())
+def _budget(live: LiveSession) -> BudgetView:
+    return BudgetView(**live.session.state.budget.as_json())
 
 
 async def _json_object(request: Request) -> dict[str, Any]:
@@ -378,8 +525,11 @@ def _add_error_handlers(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def on_http(_request: Request, error: HTTPException) -> JSONResponse:
         hint = "See /docs for the calls there are." if error.status_code in (404, 405) else ""
-        code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http_error")
-        return ClientError(error.status_code, code, str(error.detail), hint).response()
+        codes = {400: "bad_request", 404: "not_found", 405: "method_not_allowed"}
+        code = codes.get(error.status_code, "http_error")
+        response = ClientError(error.status_code, code, str(error.detail), hint).response()
+        response.headers.update(error.headers or {})  # a 405 names the methods that there are
+        return response
 
     @app.exception_handler(SQLAlchemyError)
     async def on_database(_request: Request, error: SQLAlchemyError) -> JSONResponse:

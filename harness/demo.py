@@ -21,11 +21,13 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import sandbox
+from harness.client import Client, HarnessError, Patience
 from harness.datasets import prepare
 from harness.metrics import format_value
 from harness.prompt import visible_metrics
 from harness.settings import Settings
 from harness.task import Baseline, Task
+from harness.wire import TestView, ToolAnswer
 
 START_SECONDS = 60
 
@@ -51,26 +53,32 @@ def run(settings: Settings, task: Task, profile: str, baseline: Baseline, consol
     prepare(task, profile, settings.resolved_data_dir)
     at_once = not any(stage.gpus for stage in task.profile(profile).stages)
     settings = settings.model_copy(update={"slots": 2 if at_once else 1})
-    with running_server(settings, console) as url, httpx.Client(base_url=url, timeout=90) as http:
-        plain = _Player(http, task.name, profile, "demo (no edit)", console)
-        if at_once:
-            plain.begin_test()
-        edited = _play(http, task, profile, baseline, console)
-        console.rule("The unedited file, measured in the same way")
-        if not at_once:
-            plain.begin_test()
-        unedited = plain.finish_test()
-        plain.call("submit", n=1)
+    try:
+        with (
+            running_server(settings, console) as url,
+            Client(url, patience=Patience(total_s=60)) as client,
+        ):
+            plain = _Player(client, task.name, profile, "demo (no edit)", console)
+            if at_once:
+                plain.begin_test()
+            edited = _play(client, task, profile, baseline, console)
+            console.rule("The unedited file, measured in the same way")
+            if not at_once:
+                plain.begin_test()
+            unedited = plain.finish_test()
+            plain.call("submit", n=1)
+    except HarnessError as error:
+        raise DemoError(f"the server: {error}") from error
     _closing_table(task, profile, baseline, unedited, edited, console)
     console.print(f"Done in {time.monotonic() - began:.0f} s. State: {settings.state_dir}")
 
 
 def _play(
-    http: httpx.Client, task: Task, profile: str, baseline: Baseline, console: Console
+    client: Client, task: Task, profile: str, baseline: Baseline, console: Console
 ) -> dict[str, float]:
     console.rule(f"An agent's session: {task.name}, profile {profile}")
-    agent = _Player(http, task.name, profile, f"demo ({baseline.name})", console)
-    prompt = agent.created["prompt"]
+    agent = _Player(client, task.name, profile, f"demo ({baseline.name})", console)
+    prompt = agent.session.prompt
     head = "\n".join(prompt.splitlines()[:12])
     console.print(
         Panel(Text(f"{head}\n…"), title=f"prompt, {len(prompt)} characters", title_align="left")
@@ -86,13 +94,13 @@ def _play(
         end_line=locked_line,
         content="# mine now",
     )
-    if refused["ok"]:
+    if refused.ok:
         raise DemoError(f"line {locked_line} of {file.name} is locked, but could be edited")
     console.print(f"Then the edits of the baseline '{baseline.title}':")
     for edit in baseline.edits:
         answer = agent.call("edit", **edit)
-        if not answer["ok"]:
-            raise DemoError(f"the baseline's edit was refused: {answer['text'].splitlines()[0]}")
+        if not answer.ok:
+            raise DemoError(f"the baseline's edit was refused: {answer.text.splitlines()[0]}")
     agent.begin_test()
     metrics = agent.finish_test()
     agent.call("submit", n=1)
@@ -103,31 +111,27 @@ class _Player:
     """One session over HTTP, with everything that is sent and answered on the console."""
 
     def __init__(
-        self, http: httpx.Client, task: str, profile: str, name: str, console: Console
+        self, client: Client, task: str, profile: str, name: str, console: Console
     ) -> None:
-        self._http, self._console = http, console
-        response = http.post("/v1/sessions", json={"task": task, "profile": profile, "agent": name})
-        response.raise_for_status()
-        self.created = response.json()
-        self._path = f"/v1/sessions/{self.created['id']}"
-        self._headers = {"Authorization": f"Bearer {self.created['token']}"}
+        self._console = console
+        self.session = client.create_session(task, profile=profile, agent=name)
 
-    def call(self, tool: str, **args: Any) -> dict[str, Any]:
+    def call(self, tool: str, **args: Any) -> ToolAnswer:
         """Call a tool and show the answer's first lines."""
-        answer = self._post(tool, args)
+        answer = self.session.call(tool, args)
         shown = ", ".join(f"{k}={_short(v)}" for k, v in args.items())
         self._console.print(Text(f"> {tool}({shown})", style="cyan"))
         limit = 40 if tool == "submit" else 2
-        lines = answer["text"].splitlines()[:limit]
-        style = "" if answer["ok"] else "yellow"
+        lines = answer.text.splitlines()[:limit]
+        style = "" if answer.ok else "yellow"
         self._console.print(Text("\n".join(lines), style=style))
         return answer
 
     def begin_test(self) -> None:
         """Start the session's first test."""
-        answer = self._post("test", {"wait_s": 0})
-        if not answer["ok"]:
-            raise DemoError(answer["text"])
+        answer = self.session.test(wait_s=0)
+        if not answer.ok:
+            raise DemoError(answer.text)
 
     def finish_test(self) -> dict[str, float]:
         """Wait for the first test behind a progress bar; returns its visible metrics."""
@@ -140,39 +144,23 @@ class _Player:
         )
         with Progress(*columns, console=self._console, transient=True) as bar:
             row = bar.add_task("starting", total=None)
-            while True:
-                data = self._get_test(1)
-                if data["state"] == "finished":
-                    break
-                if data["state"] not in ("checking", "queued", "running"):
-                    raise DemoError(data["text"])
-                what = f"{data.get('stage', data['state'])} {data.get('role', '')}"
-                training = data.get("role") == "run"
+
+            def show(test: TestView) -> None:
+                training = test.role == "run"
                 bar.update(
                     row,
-                    description=what,
-                    total=data.get("steps") if training else None,
-                    completed=data.get("step", 0) if training else 0,
+                    description=f"{test.stage or test.state} {test.role or ''}",
+                    total=test.steps if training else None,
+                    completed=(test.step or 0) if training else 0,
                 )
-        self._console.print(Text(data["text"]))
-        if not data["scored"]:
+
+            ended = self.session.wait(1, wait_s=1, on_progress=show)
+        if ended.state != "finished":
+            raise DemoError(ended.text or f"the test was {ended.state}")
+        self._console.print(Text(ended.text or ""))
+        if not ended.scored:
             raise DemoError("the test ended without a score; the reason is above")
-        metrics: dict[str, float] = data["metrics"]
-        return metrics
-
-    def _post(self, tool: str, args: Mapping[str, Any]) -> dict[str, Any]:
-        response = self._http.post(f"{self._path}/tools/{tool}", json=args, headers=self._headers)
-        response.raise_for_status()
-        answer: dict[str, Any] = response.json()
-        return answer
-
-    def _get_test(self, number: int) -> dict[str, Any]:
-        response = self._http.get(
-            f"{self._path}/tests/{number}", params={"wait_s": 1}, headers=self._headers
-        )
-        response.raise_for_status()
-        data: dict[str, Any] = response.json()
-        return data
+        return ended.metrics or {}
 
 
 def _short(value: object) -> str:

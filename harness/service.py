@@ -32,7 +32,7 @@ import anyio.to_thread
 
 from harness import hardware, sandbox
 from harness.answers import Progress
-from harness.checks import static
+from harness.checks import pool
 from harness.checks.findings import Report
 from harness.checks.static import STRUCTURAL
 from harness.claim import Claim
@@ -353,7 +353,7 @@ class Service:
                 for sibling in task.siblings
                 if sibling.show
             },
-            static_check=lambda files: static.find_all(files, pristine, constraints),
+            static_check=lambda files: pool.find_all(files, pristine, constraints),
         )
         return LiveSession(session, task, header.profile, token_sha256, events=kept)
 

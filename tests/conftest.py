@@ -13,6 +13,7 @@ import stories
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
+from live import served
 from postgres import Cluster, cluster, why_not
 
 import server
@@ -173,3 +174,12 @@ def new_player(client: TestClient, **body: Any) -> Player:
     assert response.status_code == 201, response.text
     created = response.json()
     return Player(client, created["id"], created["token"], created)
+
+
+@pytest.fixture
+def live_url(tmp_path: Path, toy_data: Path) -> Iterator[str]:
+    """The address of a server on a real socket, with this test's own state folder."""
+    settings = Settings(state_dir=tmp_path / "state", tasks_dir=TOY_TASKS, data_dir=toy_data)
+    with served(server.build(settings)) as url:
+        yield url
+    _end_runs(tmp_path / "state")

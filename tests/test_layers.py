@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("server",),
     ("harness.api", "harness.cli", "harness.demo", "harness.doctor"),
+    ("harness.mcp_server", "harness.stream"),
+    ("harness.tool_formats", "harness.follow", "harness.examples"),
     ("harness.export_command",),
     ("harness.exports",),
     ("harness.web",),
@@ -62,6 +64,9 @@ FLOORS = (
         "harness.printable",
         "harness.transport",
     ),
+    ("harness.client",),
+    ("harness.retries", "harness.refusals"),
+    ("harness.wire",),
     ("harness",),
 )
 
