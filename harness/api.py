@@ -13,19 +13,20 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from harness import tools
+from harness import standing, tools
+from harness.access import Access, caller_of
+from harness.gate import Gate
+from harness.refused import Refused
+from harness.requests import Observed
 from harness.service import LiveSession, Service, UnknownProfile, UnknownTask
 from harness.session import result_data
 from harness.store import StaleSession
-
-MAX_BODY = 2_000_000
-"""bytes of one request: an edit's text is far smaller"""
 
 
 class ClientError(Exception):
@@ -109,7 +110,11 @@ class TaskSummary(BaseModel):
     profiles: list[str] = Field(description="The scales that it can be run at.")
 
 
-_bearer = HTTPBearer(auto_error=False, description="The token that creating the session gave.")
+_bearer = HTTPBearer(
+    auto_error=False,
+    description="An API key, which opens everything, or the token that creating a session gave, "
+    "which opens that session.",
+)
 
 
 def _service(request: Request) -> Service:
@@ -122,9 +127,12 @@ ServiceDep = Annotated[Service, Depends(_service)]
 
 async def _live_session(
     session_id: str,
+    request: Request,
     service: ServiceDep,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    _described: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> LiveSession:
+    if not caller_of(request.scope).may_enter(session_id):  # the gate has seen to it already
+        raise ClientError(401, "bad_token", "The token does not belong to this session.")
     live = await service.get(session_id)
     if live is None:
         raise ClientError(
@@ -133,21 +141,21 @@ async def _live_session(
             f"There is no session {session_id}.",
             "POST /v1/sessions starts one.",
         )
-    if credentials is None or not service.token_fits(live, credentials.credentials):
-        raise ClientError(
-            401,
-            "bad_token",
-            "The token does not belong to this session.",
-            "Send 'Authorization: Bearer <token>' with the token that creating it gave.",
-        )
     return live
 
 
 LiveDep = Annotated[LiveSession, Depends(_live_session)]
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: Service, access: Access) -> FastAPI:
     """The application over a service that is started and stopped with it."""
+
+    async def token_fits(session_id: str, token: str) -> bool:
+        try:
+            live = await service.get(session_id)
+        except SQLAlchemyError as error:
+            raise _database_away() from error
+        return live is not None and service.token_fits(live, token)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -162,7 +170,10 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    app.add_middleware(_BodyLimit)
+    app.state.access = access
+    service.telemetry.survey_with(lambda: standing.survey(service))
+    app.add_middleware(Gate, access=access, token_fits=token_fits)
+    app.add_middleware(Observed, telemetry=service.telemetry)
     _add_error_handlers(app)
     _add_session_routes(app)
     _add_public_routes(app)
@@ -171,9 +182,15 @@ def create_app(service: Service) -> FastAPI:
 
 def _add_session_routes(app: FastAPI) -> None:
     @app.post("/v1/sessions", status_code=201, summary="Start a session")
-    async def create_session(body: SessionRequest, service: ServiceDep) -> SessionCreated:
+    async def create_session(
+        body: SessionRequest, request: Request, service: ServiceDep
+    ) -> SessionCreated:
+        limits = request.app.state.access.limits
+        key, open_now = caller_of(request.scope).name, standing.open_sessions(service)
         try:
-            created = await service.create(body.task, body.profile, body.agent)
+            with limits.opening_session(key, open_now) as opened:
+                created = await service.create(body.task, body.profile, body.agent)
+                opened(created.live.session.id)
         except (UnknownTask, UnknownProfile) as error:
             raise ClientError(404, error.code, str(error), error.hint) from error
         live = created.live
@@ -194,7 +211,7 @@ def _add_session_routes(app: FastAPI) -> None:
             id=live.session.id,
             task=live.task.name,
             profile=live.profile,
-            state="submitted" if state.submitted else "ended" if state.ended else "open",
+            state=standing.state_of(live),
             submitted=state.submitted.number if state.submitted else None,
             budget=_budget(live),
             results=[result_data(result) for _, result in sorted(state.results.items())],
@@ -321,8 +338,21 @@ def _add_public_routes(app: FastAPI) -> None:
 
     @app.get("/readyz", summary="Whether it can take calls")
     async def readyz(service: ServiceDep) -> dict[str, str]:
-        await service.in_thread(service.store.check)
+        """Database, executor, state folder and the watch over tests; 503 says what is wrong."""
+        if faults := await service.in_thread(standing.faults, service):
+            raise Refused(
+                503,
+                "not_ready",
+                " ".join(faults),
+                "The server's log says more; try again in a moment.",
+                {"Retry-After": "5"},
+            )
         return {"status": "ok"}
+
+    @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse)
+    async def metrics(service: ServiceDep) -> Response:
+        content, media_type = await service.in_thread(service.telemetry.exposition)
+        return Response(content, headers={"Content-Type": media_type})
 
 
 def _task_summary(task: Any) -> TaskSummary:
@@ -354,6 +384,10 @@ async def _json_object(request: Request) -> dict[str, Any]:
 
 
 def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(Refused)
+    async def on_refused(_request: Request, refused: Refused) -> JSONResponse:
+        return JSONResponse(refused.body, refused.status, refused.headers)
+
     @app.exception_handler(ClientError)
     async def on_client_error(_request: Request, error: ClientError) -> JSONResponse:
         return error.response()
@@ -373,12 +407,8 @@ def _add_error_handlers(app: FastAPI) -> None:
         return ClientError(error.status_code, code, str(error.detail), hint).response()
 
     @app.exception_handler(SQLAlchemyError)
-    async def on_database(_request: Request, _error: SQLAlchemyError) -> JSONResponse:
-        response = ClientError(
-            503, "database_unavailable", "The database does not answer.", "Try again in a moment."
-        ).response()
-        response.headers["Retry-After"] = "5"
-        return response
+    async def on_database(request: Request, _error: SQLAlchemyError) -> JSONResponse:
+        return await on_refused(request, _database_away())
 
     @app.exception_handler(StaleSession)
     async def on_stale(_request: Request, _error: StaleSession) -> JSONResponse:
@@ -392,29 +422,11 @@ def _add_error_handlers(app: FastAPI) -> None:
         return response
 
 
-class _BodyLimit:
-    """Refuses a request whose body is larger than MAX_BODY, without reading the rest of it."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        taken = 0
-
-        async def counted() -> Any:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > MAX_BODY:
-                raise ClientError(
-                    413,
-                    "too_large",
-                    f"The request is larger than {MAX_BODY} bytes.",
-                    "Send a smaller edit.",
-                )
-            return message
-
-        await self.app(scope, counted, send)
+def _database_away() -> Refused:
+    return Refused(
+        503,
+        "database_unavailable",
+        "The database does not answer.",
+        "Try again in a moment.",
+        {"Retry-After": "5"},
+    )

@@ -70,6 +70,7 @@ from harness.session import (
 )
 from harness.store import StaleSession, Store
 from harness.task import UNCOUNTED, Task
+from harness.telemetry import Telemetry
 from harness.workspace import RunPaths, StatePaths
 
 log = logging.getLogger("harness.service")
@@ -165,7 +166,10 @@ class Service:
         data_dir: Path,
         default_profile: str | None = None,
         sandboxed: bool = True,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        self.telemetry = telemetry or Telemetry()
+        self.telemetry.watch_database(store.engine)
         self.store = store
         self.executor = executor
         self.check_executor = check_executor
@@ -211,9 +215,12 @@ class Service:
         profile = profile or self.choose_profile(task)
         if profile not in task.profiles:
             raise UnknownProfile(profile, list(task.profiles))
-        token = secrets.token_urlsafe(32)
+        session_id = secrets.token_hex(8)
+        # It says which session it is for, so that one needs no other address to be known by; and
+        # logs know one by its second part.
+        token = f"{session_id}.hs_{secrets.token_urlsafe(32)}"
         header = Header(
-            session=secrets.token_hex(8),
+            session=session_id,
             created_at=datetime.now(UTC),
             task=task.name,
             task_version=task.version,
@@ -293,6 +300,7 @@ class Service:
                 self._sessions.pop(header.session, None)
                 raise
             kept.extend(event for event, _ in added)
+            self.telemetry.journaled(event for event, _ in added)
 
         pristine = {
             file.name: EditableFile.from_text(
@@ -315,6 +323,15 @@ class Service:
             static_check=lambda files: static.find_all(files, pristine, constraints),
         )
         return LiveSession(session, task, header.profile, token_sha256, events=kept)
+
+    def live_sessions(self) -> list[LiveSession]:
+        """Those that this server has in memory, every open one among them."""
+        return list(self._sessions.values())
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether tests that run are followed."""
+        return self._watcher is not None and not self._watcher.done()
 
     def token_fits(self, live: LiveSession, token: str) -> bool:
         return hmac.compare_digest(live.token_sha256, _sha256(token))

@@ -26,6 +26,9 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.load_profile("suite")
 
+KEY = "a-key-for-these-tests"
+"""what a client of `start_server` sends unless it is told otherwise"""
+
 TOY_TASKS = Path(__file__).parent / "tasks"
 
 
@@ -103,8 +106,11 @@ def start_server(tmp_path: Path, toy_data: Path) -> Iterator[Callable[..., TestC
                 "state_dir": tmp_path / "state",
                 "tasks_dir": TOY_TASKS,
                 "data_dir": toy_data,
+                "api_key": KEY,
             } | settings
-            return stack.enter_context(TestClient(server.build(Settings(**chosen))))
+            client = stack.enter_context(TestClient(server.build(Settings(**chosen))))
+            client.headers["Authorization"] = f"Bearer {KEY}"
+            return client
 
         yield start
     _end_runs(tmp_path / "state")
