@@ -4,35 +4,49 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from datetime import timedelta
 
 import uvicorn
 from fastapi import FastAPI
 
-from harness import hardware
+from harness import hardware, logs
+from harness.access import Access, BadKeys, Key, fresh_key, parse_keys
 from harness.api import create_app
 from harness.claim import Claim, FolderTaken
 from harness.database import DatabaseRefused
+from harness.hosts import Hosts
 from harness.jobs import EXECUTORS, Executor, make_executor
+from harness.limits import Allowance, Limits
 from harness.service import Service
 from harness.settings import Settings, SettingsError, bad_setting, one_of, read_settings
+from harness.state_folder import UMASK, close_to_others, open_to_others
 from harness.store import Store
 from harness.task import TaskError, find_tasks
-from harness.web.access import LinkKey
 from harness.web.live import LiveSource
 from harness.web.pages import pages
 from harness.workspace import StatePaths
 
+log = logging.getLogger("harness.server")
 
-def build(settings: Settings) -> FastAPI:
-    """The application that these settings describe. Raises SettingsError or TaskError."""
+
+def build(settings: Settings, fresh: str | None = None) -> FastAPI:
+    """The application that these settings describe, with `fresh` as its key if they name none.
+
+    Raises SettingsError or TaskError.
+    """
     tasks = find_tasks(settings.tasks_dir)
     if settings.executor not in EXECUTORS:
         raise SettingsError(bad_setting("executor", settings.executor, one_of(EXECUTORS)))
     profiles = list(dict.fromkeys(name for task in tasks.values() for name in task.profiles))
     if settings.profile is not None and profiles and settings.profile not in profiles:
         raise SettingsError(bad_setting("profile", settings.profile, one_of(profiles)))
+    access = _access(settings, fresh)
+    try:
+        narrowed = close_to_others(settings.state_dir)
+    except OSError as error:
+        raise SettingsError(f"HARNESS_STATE_DIR cannot be used: {error}") from None
     state = StatePaths(settings.state_dir.absolute())
     claim, store = _claim_and_store(state, settings)
     service = Service(
@@ -48,11 +62,37 @@ def build(settings: Settings) -> FastAPI:
         sandboxed=settings.sandbox != "none",
         idle=timedelta(hours=settings.session_idle_h) if settings.session_idle_h else None,
     )
-    app = create_app(service)
-    key = LinkKey(loopback=False)
-    app.state.page_key = key
-    app.include_router(pages(LiveSource(service), key))
+    for told in narrowed:
+        log.warning(told)
+    if open_to_others(settings.resolved_data_dir):
+        log.warning("other users can read the data folder, which holds what tests are scored on")
+    app = create_app(service, access)
+    app.include_router(pages(LiveSource(service)))  # the gate asks for the key
     return app
+
+
+def _access(settings: Settings, fresh: str | None) -> Access:
+    try:
+        if settings.api_key is not None:
+            keys = parse_keys(settings.api_key.get_secret_value())
+        else:
+            keys = [Key.of("fresh", fresh or fresh_key())]
+    except BadKeys as error:
+        raise SettingsError(f"HARNESS_API_KEY is not {error}") from None
+    return Access(
+        keys,
+        # What it is bound to; a wildcard stands for the address that a request came in at.
+        Hosts([*settings.allowed_hosts.split(","), settings.host]),
+        Limits(
+            Allowance(
+                session_requests=settings.limit_session_requests,
+                session_calls=settings.limit_session_calls,
+                key_requests=settings.limit_key_requests,
+                open_sessions=settings.limit_open_sessions,
+                body_bytes=settings.limit_body_bytes,
+            )
+        ),
+    )
 
 
 def _executor(settings: Settings) -> Executor:
@@ -83,25 +123,61 @@ def _claim_and_store(state: StatePaths, settings: Settings) -> tuple[Claim, Stor
         raise SettingsError(f"HARNESS_DATABASE_URL leads to no database: {error}") from error
 
 
+class _Server(uvicorn.Server):
+    """Says where its pages are once it listens."""
+
+    def __init__(self, config: uvicorn.Config, key: str | None) -> None:
+        super().__init__(config)
+        self.key = key
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if not self.started:
+            return
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+        authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        query = f"?key={self.key}" if self.key else ""
+        # Printed, not logged: logs are kept, and passed on.
+        print(f"Pages: http://{authority}/{query}", flush=True)
+        if self.key:
+            print(f"Key for programs: {self.key}", flush=True)
+
+
+def _key_to_print(settings: Settings, fresh: str) -> str | None:
+    """A fresh key always, since nobody could know it; a chosen one only to a person's terminal."""
+    if settings.api_key is None:
+        return fresh
+    if not sys.stdout.isatty():
+        return None
+    return settings.api_key.get_secret_value().split(",")[0].strip().rpartition(":")[2]
+
+
 def main() -> None:
     """Serve until SIGINT or SIGTERM; tests that run go on without the server."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    os.umask(UMASK)
     try:
         settings = read_settings()
-        app = build(settings)
+        logs.configure(settings.log_format)
+        fresh = fresh_key()
+        app = build(settings, fresh)
     except (SettingsError, TaskError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         sys.exit(2)
-    # The access log holds addresses, and the first one of a visitor's holds the key.
-    logging.getLogger("uvicorn.access").addFilter(app.state.page_key.redact)
-    print(
-        f"Pages: {app.state.page_key.link(f'http://{settings.host}:{settings.port}')}", flush=True
+    # Nothing that is started from here on gets to know it.
+    os.environ.pop("HARNESS_API_KEY", None)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,  # ours
+        access_log=False,  # harness.requests tells more, and no query string
+        timeout_graceful_shutdown=5,
     )
-    uvicorn.run(
-        app, host=settings.host, port=settings.port, log_level="info", timeout_graceful_shutdown=5
-    )
+    server = _Server(config, _key_to_print(settings, fresh))
+    server.run()
+    if not server.started:
+        sys.exit(3)  # what went wrong is in the log
 
 
 if __name__ == "__main__":

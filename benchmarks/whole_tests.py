@@ -18,13 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 from rich.console import Console
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from harness.access import fresh_key  # noqa: E402
 from harness.demo import running_server  # noqa: E402
 from harness.settings import Settings  # noqa: E402
+
+KEY = fresh_key()
 
 
 def main() -> None:
@@ -40,7 +44,11 @@ def main() -> None:
     for profile in options.profiles.split(","):
         with tempfile.TemporaryDirectory(prefix="whole-tests-") as folder:
             settings = Settings(
-                state_dir=Path(folder), data_dir=data, tasks_dir=ROOT / "tasks", executor="local"
+                state_dir=Path(folder),
+                data_dir=data,
+                tasks_dir=ROOT / "tasks",
+                executor="local",
+                api_key=SecretStr(KEY),
             )
             before = os.getloadavg()[0]
             with running_server(settings, console) as url:
@@ -51,7 +59,11 @@ def main() -> None:
 def play(url: str, task: str, profile: str) -> tuple[float, dict[str, Any]]:
     """A session's first test; the seconds until its result was there, and the result."""
     with httpx.Client(base_url=url, timeout=90) as http:
-        response = http.post("/v1/sessions", json={"task": task, "profile": profile})
+        response = http.post(
+            "/v1/sessions",
+            json={"task": task, "profile": profile},
+            headers={"Authorization": f"Bearer {KEY}"},
+        )
         response.raise_for_status()
         created = response.json()
         path = f"/v1/sessions/{created['id']}"

@@ -21,11 +21,15 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from harness import tools
+from harness import standing, tools
+from harness.access import Access, caller_of
 from harness.database import one_line, unavailable
 from harness.examples import message_example, session_examples, tool_examples
+from harness.gate import Gate
 from harness.mcp_server import McpDoor
 from harness.refusals import refusals
+from harness.refused import Refused
+from harness.requests import Observed
 from harness.service import LiveSession, Service, UnknownProfile, UnknownTask
 from harness.session import result_data
 from harness.store import StaleSession
@@ -51,9 +55,6 @@ from harness.wire import (
 
 log = logging.getLogger("harness.api")
 
-MAX_BODY = 2_000_000
-"""bytes of one request: an edit's text is far smaller"""
-
 
 class ClientError(Exception):
     """Becomes a status with an error object."""
@@ -68,7 +69,11 @@ class ClientError(Exception):
         return JSONResponse({"error": error}, self.status, headers)
 
 
-_bearer = HTTPBearer(auto_error=False, description="The token that creating the session gave.")
+_bearer = HTTPBearer(
+    auto_error=False,
+    description="An API key, which opens everything, or the token that creating a session gave, "
+    "which opens that session.",
+)
 
 
 def _service(request: Request) -> Service:
@@ -97,8 +102,10 @@ async def _live_session(
     session_id: SessionId,
     request: Request,
     service: ServiceDep,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    _described: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
 ) -> LiveSession:
+    if not caller_of(request.scope).may_enter(session_id):  # the gate has seen to it already
+        raise ClientError(401, "bad_token", "The token does not belong to this session.")
     live = await service.get(session_id)
     if live is None:
         raise ClientError(
@@ -106,13 +113,6 @@ async def _live_session(
             "unknown_session",
             f"There is no session {session_id}.",
             "POST /v1/sessions starts one.",
-        )
-    if credentials is None or not service.token_fits(live, credentials.credentials):
-        raise ClientError(
-            401,
-            "bad_token",
-            "The token does not belong to this session.",
-            "Send 'Authorization: Bearer <token>' with the token that creating it gave.",
         )
     if request.method == "GET":
         # What adds to the session finds out by itself.
@@ -123,8 +123,15 @@ async def _live_session(
 LiveDep = Annotated[LiveSession, Depends(_live_session)]
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: Service, access: Access) -> FastAPI:
     """The application over a service that is started and stopped with it."""
+
+    async def token_fits(session_id: str, token: str) -> bool:
+        try:
+            live = await service.get(session_id)
+        except SQLAlchemyError as error:
+            raise _database_away() from error
+        return live is not None and service.token_fits(live, token)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -144,7 +151,10 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.service = service
-    app.add_middleware(_BodyLimit)
+    app.state.access = access
+    service.telemetry.survey_with(lambda: standing.survey(service))
+    app.add_middleware(Gate, access=access, token_fits=token_fits)
+    app.add_middleware(Observed, telemetry=service.telemetry)
     _add_error_handlers(app)
     _add_session_routes(app, service)
     _add_streaming_routes(app)
@@ -158,12 +168,18 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
         status_code=201,
         summary="Start a session",
         tags=["sessions"],
-        responses=refusals(400, 401, 404, 413, 422),
+        responses=refusals(400, 401, 403, 404, 413, 422),
         openapi_extra=_examples(session_examples(service.tasks)),
     )
-    async def create_session(body: SessionRequest, service: ServiceDep) -> SessionCreated:
+    async def create_session(
+        body: SessionRequest, request: Request, service: ServiceDep
+    ) -> SessionCreated:
+        limits = request.app.state.access.limits
+        key, open_now = caller_of(request.scope).name, standing.open_sessions(service)
         try:
-            created = await service.create(body.task, body.profile, body.agent)
+            with limits.opening_session(key, open_now) as opened:
+                created = await service.create(body.task, body.profile, body.agent)
+                opened(created.live.session.id)
         except (UnknownTask, UnknownProfile) as error:
             raise ClientError(404, error.code, str(error), error.hint) from error
         live = created.live
@@ -190,7 +206,7 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
             id=live.session.id,
             task=live.task.name,
             profile=live.profile,
-            state="submitted" if state.submitted else "ended" if state.ended else "open",
+            state=standing.state_of(live),
             submitted=state.submitted.number if state.submitted else None,
             budget=_budget(live),
             results=[TestView(**result_data(r)) for _, r in sorted(state.results.items())],
@@ -477,8 +493,21 @@ def _add_public_routes(app: FastAPI) -> None:
 
     @app.get("/readyz", summary="Whether it can take calls", tags=["health"], responses=refusals())
     async def readyz(service: ServiceDep) -> Health:
-        await service.in_thread(service.store.check)
+        """Database, executor, state folder and the watch over tests; 503 says what is wrong."""
+        if faults := await service.in_thread(standing.faults, service):
+            raise Refused(
+                503,
+                "not_ready",
+                " ".join(faults),
+                "The server's log says more; try again in a moment.",
+                {"Retry-After": "5"},
+            )
         return Health(status="ok")
+
+    @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse)
+    async def metrics(service: ServiceDep) -> Response:
+        content, media_type = await service.in_thread(service.telemetry.exposition)
+        return Response(content, headers={"Content-Type": media_type})
 
 
 def _task_summary(task: Any) -> TaskSummary:
@@ -510,6 +539,10 @@ async def _json_object(request: Request) -> dict[str, Any]:
 
 
 def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(Refused)
+    async def on_refused(_request: Request, refused: Refused) -> JSONResponse:
+        return JSONResponse(refused.body, refused.status, refused.headers)
+
     @app.exception_handler(ClientError)
     async def on_client_error(_request: Request, error: ClientError) -> JSONResponse:
         return error.response()
@@ -532,15 +565,11 @@ def _add_error_handlers(app: FastAPI) -> None:
         return response
 
     @app.exception_handler(SQLAlchemyError)
-    async def on_database(_request: Request, error: SQLAlchemyError) -> JSONResponse:
+    async def on_database(request: Request, error: SQLAlchemyError) -> JSONResponse:
         if not unavailable(error):
             raise error  # a fault of ours, which waiting does not mend
         log.warning("a call was not answered, since the database was not: %s", one_line(error))
-        response = ClientError(
-            503, "database_unavailable", "The database does not answer.", "Try again in a moment."
-        ).response()
-        response.headers["Retry-After"] = "5"
-        return response
+        return await on_refused(request, _database_away())
 
     @app.exception_handler(OSError)
     async def on_disk(_request: Request, error: OSError) -> JSONResponse:
@@ -568,29 +597,11 @@ def _add_error_handlers(app: FastAPI) -> None:
         return response
 
 
-class _BodyLimit:
-    """Refuses a request whose body is larger than MAX_BODY, without reading the rest of it."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        taken = 0
-
-        async def counted() -> Any:
-            nonlocal taken
-            message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > MAX_BODY:
-                raise ClientError(
-                    413,
-                    "too_large",
-                    f"The request is larger than {MAX_BODY} bytes.",
-                    "Send a smaller edit.",
-                )
-            return message
-
-        await self.app(scope, counted, send)
+def _database_away() -> Refused:
+    return Refused(
+        503,
+        "database_unavailable",
+        "The database does not answer.",
+        "Try again in a moment.",
+        {"Retry-After": "5"},
+    )

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from pydantic import SecretStr
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
@@ -21,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness import sandbox
+from harness.access import fresh_key
 from harness.client import Client, HarnessError, Patience
 from harness.datasets import prepare
 from harness.metrics import format_value
@@ -53,10 +55,12 @@ def run(settings: Settings, task: Task, profile: str, baseline: Baseline, consol
     prepare(task, profile, settings.resolved_data_dir)
     at_once = not any(stage.gpus for stage in task.profile(profile).stages)
     settings = settings.model_copy(update={"slots": 2 if at_once else 1})
+    key = fresh_key()
+    settings = settings.model_copy(update={"api_key": SecretStr(key)})
     try:
         with (
             running_server(settings, console) as url,
-            Client(url, patience=Patience(total_s=60)) as client,
+            Client(url, api_key=key, patience=Patience(total_s=60)) as client,
         ):
             plain = _Player(client, task.name, profile, "demo (no edit)", console)
             if at_once:
@@ -215,6 +219,8 @@ def running_server(settings: Settings, console: Console) -> Iterator[str]:
         "HARNESS_DATA_DIR": str(settings.resolved_data_dir),
         "HARNESS_TASKS_DIR": str(settings.tasks_dir.absolute()),
     }
+    if settings.api_key is not None:
+        environment["HARNESS_API_KEY"] = settings.api_key.get_secret_value()
     with log_path.open("wb") as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "server"], env=environment, stdout=log, stderr=log

@@ -22,6 +22,8 @@ OPERATIONS = ("replace", "insert", "str_replace")
 
 # What an edit may carry: far above any honest one, far below what would hurt the server.
 MAX_TEXT = 400_000
+MAX_REGION = 100_000
+"""characters of a region after an edit; longer ones would take seconds to check"""
 
 _NUMBERED = re.compile(r"^ {0,5}(\d{1,6})(?:  |\| ?|\t| ?$)")
 
@@ -57,6 +59,20 @@ def apply_edit(files: Mapping[str, EditableFile], args: Mapping[str, Any]) -> Ed
     if op == "insert":
         return _insert(file, args)
     return _str_replace(file, args)
+
+
+def require_size(result: EditResult) -> None:
+    """Raises EditRefused if the edited region has become too long.
+
+    Apart from `apply_edit`, so that a journal from before a change of the limit can be read.
+    """
+    region = result.after.regions[result.region]
+    size = sum(len(line) + 1 for line in region.lines)
+    if size > MAX_REGION:
+        raise EditRefused(
+            f"Region {region.name} would have {size} characters; at most {MAX_REGION} are "
+            "accepted. Write less into it."
+        )
 
 
 def resolve_file(files: Mapping[str, EditableFile], filename: object) -> EditableFile:

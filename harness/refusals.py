@@ -13,6 +13,11 @@ MEANINGS: Final = {
         "The token does not belong to this session.",
         "Send 'Authorization: Bearer <token>' with the token that creating it gave.",
     ),
+    403: (
+        "key_needed",
+        "A session's token reaches only its own session.",
+        "Send 'Authorization: Bearer <key>' with an API key.",
+    ),
     404: (
         "unknown_session",
         "There is no session 0123456789abcdef.",
@@ -34,6 +39,7 @@ MEANINGS: Final = {
 _TITLES: Final = {
     400: "The request is malformed.",
     401: "No token, or one that does not fit.",
+    403: "The credential does not reach this, or Host or Origin are not ours.",
     404: "What the address names is not there.",
     405: "Not a method of this address.",
     409: "An Idempotency-Key came back with another call.",

@@ -80,6 +80,7 @@ from harness.session import (
 )
 from harness.store import StaleSession, Store
 from harness.task import UNCOUNTED, Task
+from harness.telemetry import Telemetry
 from harness.workspace import RunPaths, StatePaths, remove_tree
 
 log = logging.getLogger("harness.service")
@@ -186,7 +187,10 @@ class Service:
         default_profile: str | None = None,
         sandboxed: bool = True,
         idle: timedelta | None = None,
+        telemetry: Telemetry | None = None,
     ) -> None:
+        self.telemetry = telemetry or Telemetry()
+        self.telemetry.watch_database(store.engine)
         self.store = store
         self.executor = executor
         self.check_executor = check_executor
@@ -254,9 +258,12 @@ class Service:
         profile = profile or self.choose_profile(task)
         if profile not in task.profiles:
             raise UnknownProfile(profile, list(task.profiles))
-        token = secrets.token_urlsafe(32)
+        session_id = secrets.token_hex(8)
+        # It says which session it is for, so that one needs no other address to be known by; and
+        # logs know one by its second part.
+        token = f"{session_id}.hs_{secrets.token_urlsafe(32)}"
         header = Header(
-            session=secrets.token_hex(8),
+            session=session_id,
             created_at=datetime.now(UTC),
             task=task.name,
             task_version=task.version,
@@ -334,6 +341,7 @@ class Service:
         def append(added: Sequence[tuple[AnyEvent, str | None]], closes: bool) -> None:
             self.store.append(header.session, added, closes=closes)
             kept.extend(event for event, _ in added)
+            self.telemetry.journaled(event for event, _ in added)
 
         pristine = {
             file.name: EditableFile.from_text(
@@ -400,6 +408,15 @@ class Service:
                     live.changed()
                 if not tries:
                     raise
+
+    def live_sessions(self) -> list[LiveSession]:
+        """Those that this server has in memory, every open one among them."""
+        return list(self._sessions.values())
+
+    @property
+    def is_watching(self) -> bool:
+        """Whether tests that run are followed."""
+        return self._watcher is not None and not self._watcher.done()
 
     def token_fits(self, live: LiveSession, token: str) -> bool:
         return hmac.compare_digest(live.token_sha256, _sha256(token))

@@ -23,7 +23,7 @@ from harness.answers import (
 )
 from harness.budget import Budget
 from harness.checks.findings import Finding, Report
-from harness.edits import apply_edit, line_number, resolve_file
+from harness.edits import apply_edit, line_number, require_size, resolve_file
 from harness.errors import (
     AgentError,
     BadArguments,
@@ -281,6 +281,7 @@ class Session:
         """Answer to an `edit`; the files change when the call's event is applied."""
         try:
             result = apply_edit(self.state.files, args)
+            require_size(result)
         except AgentError as error:
             return Answer.of_error(error, self._views_after_refusal(args))
         findings = self._static_check(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 FLAGS = ("host", "port", "profile")
@@ -74,6 +74,31 @@ class Settings(BaseSettings):
 
     port: int = Field(default=8000, ge=0, le=65535)
     """Its port; 0 takes a free one and prints it."""
+
+    api_key: SecretStr | None = None
+    """Who has it may do everything: a key, or several with commas between, each with a name and a
+    colon before it if it shall have one; a fresh one at each start if left out."""
+
+    allowed_hosts: str = ""
+    """Further names that the server answers to, with commas between; `*` is any."""
+
+    log_format: Literal["text", "json"] | None = None
+    """How logs are written; if left out, `text` on a terminal and `json` elsewhere."""
+
+    limit_body_bytes: int = Field(default=2_000_000, ge=1000)
+    """The largest request."""
+
+    limit_session_requests: int = Field(default=100, ge=0)
+    """Requests a second with one session's token; 0 is no limit, here and below."""
+
+    limit_session_calls: int = Field(default=32, ge=0)
+    """Requests at the same time with one session's token; a call that waits is one."""
+
+    limit_key_requests: int = Field(default=500, ge=0)
+    """Requests a second with one key."""
+
+    limit_open_sessions: int = Field(default=1000, ge=0)
+    """Sessions of one key that are open at the same time."""
 
     @property
     def resolved_data_dir(self) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness import render
+from harness import logs, render
 from harness.answers import Answer
 from harness.edits import line_number
 from harness.errors import AgentError, BadArguments
@@ -53,6 +53,26 @@ async def dispatch(
     key: str | None = None,
 ) -> Answer:
     """Answer one tool call and journal it. Raises UnknownTool or KeyConflict."""
+    known = name if name in TOOLS else "unknown"
+    logs.tool.set(known)
+    began, outcome = time.monotonic(), "fault"
+    try:
+        answer = await _dispatch(service, live, name, args, key)
+        outcome = "ok" if answer.ok else answer.error or "refused"
+        return answer
+    except UnknownTool:
+        outcome = "unknown_tool"
+        raise
+    except KeyConflict:
+        outcome = "key_conflict"
+        raise
+    finally:
+        service.telemetry.tool_called(known, outcome, time.monotonic() - began)
+
+
+async def _dispatch(
+    service: Service, live: LiveSession, name: str, args: Mapping[str, Any], key: str | None
+) -> Answer:
     tool = TOOLS.get(name)
     if tool is None:
         raise UnknownTool(name)

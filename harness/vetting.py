@@ -18,7 +18,7 @@ from harness import hardware, sandbox
 from harness.checks import static
 from harness.checks.findings import Finding, Report
 from harness.checks.static import STRUCTURAL
-from harness.edits import apply_edit
+from harness.edits import apply_edit, require_size
 from harness.errors import AgentError
 from harness.jobs.local import LocalExecutor
 from harness.jobs.plan import Surroundings, make_check_plan
@@ -176,12 +176,13 @@ class _Vetted:
     def _edit(self, case: Case) -> None:
         for number, edit in enumerate(case.edits, start=1):
             try:
-                after = apply_edit(self.files, edit).after
+                result = apply_edit(self.files, edit)
+                require_size(result)
             except AgentError as error:
                 message = f"edit {number} is refused: {error.message}"
                 self.verdict.findings.append(Finding(error.code, "", 0, message))
                 return
-            self.files[after.name] = after
+            self.files[result.after.name] = result.after
         constraints = {file.name: file.constraints for file in self.task.files}
         self.verdict.findings += static.find_all(self.files.values(), self.pristine, constraints)
 

@@ -29,6 +29,9 @@ hypothesis_settings.register_profile(
 )
 hypothesis_settings.load_profile("suite")
 
+KEY = "a-key-for-these-tests"
+"""what a client of `start_server` sends unless it is told otherwise"""
+
 TOY_TASKS = Path(__file__).parent / "tasks"
 
 
@@ -139,8 +142,11 @@ def start_server(tmp_path: Path, toy_data: Path) -> Iterator[Callable[..., TestC
                 "state_dir": tmp_path / "state",
                 "tasks_dir": TOY_TASKS,
                 "data_dir": toy_data,
+                "api_key": KEY,
             } | settings
-            return stack.enter_context(TestClient(server.build(Settings(**chosen))))
+            client = stack.enter_context(TestClient(server.build(Settings(**chosen))))
+            client.headers["Authorization"] = f"Bearer {KEY}"
+            return client
 
         yield start
     _end_runs(tmp_path / "state")
@@ -177,9 +183,14 @@ def new_player(client: TestClient, **body: Any) -> Player:
 
 
 @pytest.fixture
-def live_url(tmp_path: Path, toy_data: Path) -> Iterator[str]:
+def own_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key of this test's servers is in the environment, where settings and clients find it."""
+    monkeypatch.setenv("HARNESS_API_KEY", KEY)
+
+
+@pytest.fixture
+def live_url(tmp_path: Path, toy_data: Path, own_key: None) -> Iterator[str]:
     """The address of a server on a real socket, with this test's own state folder."""
     settings = Settings(state_dir=tmp_path / "state", tasks_dir=TOY_TASKS, data_dir=toy_data)
     with served(server.build(settings)) as url:
         yield url
-    _end_runs(tmp_path / "state")

@@ -73,7 +73,7 @@ def test_a_test_that_is_refused_is_told_to_the_model(live_url: str) -> None:
 
 
 @pytest.fixture
-def real_url(tmp_path: Path) -> Iterator[str]:
+def real_url(tmp_path: Path, own_key: None) -> Iterator[str]:
     """A server with this repository's tasks and real data."""
     data = shakespeare_dir().parent
     settings = Settings(state_dir=tmp_path / "state", tasks_dir=ROOT / "tasks", data_dir=data)

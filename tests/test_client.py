@@ -106,7 +106,9 @@ def test_a_client_that_is_cut_off_every_moment_plays_a_whole_session(live_url: s
     assert followed == [event["seq"] for event in kept]
 
 
-def test_a_wait_outlives_a_restart_of_the_server(tmp_path: Path, toy_data: Path) -> None:
+def test_a_wait_outlives_a_restart_of_the_server(
+    tmp_path: Path, toy_data: Path, own_key: None
+) -> None:
     settings = Settings(state_dir=tmp_path / "state", tasks_dir=TOY_TASKS, data_dir=toy_data)
     with served(server.build(settings)) as url, Client(url) as client:
         session = client.create_session("two-files")

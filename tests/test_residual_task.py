@@ -19,6 +19,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from conftest import KEY
 from prepared import shakespeare_dir
 
 from harness.jobs.processes import run_mark
@@ -35,7 +36,8 @@ class Server:
 
     def __init__(self, state: Path, port: int) -> None:
         self.url, self.state, self.port = f"http://127.0.0.1:{port}", state, port
-        self.http = httpx.Client(base_url=self.url, timeout=90)
+        headers = {"Authorization": f"Bearer {KEY}"}
+        self.http = httpx.Client(base_url=self.url, timeout=90, headers=headers)
 
     def session(self, profile: str = "smoke") -> Session:
         response = self.http.post("/v1/sessions", json={"task": TASK, "profile": profile})
@@ -89,6 +91,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         "HARNESS_TASKS_DIR": str(ROOT / "tasks"),
         "HARNESS_DATA_DIR": str(shakespeare_dir().parent),
         "HARNESS_PORT": str(port),
+        "HARNESS_API_KEY": KEY,
     }
     with (state / "log").open("wb") as log:
         process = subprocess.Popen(
@@ -288,6 +291,7 @@ def test_the_readme_session_works_when_pasted(server: Server, tmp_path: Path) ->
     done = subprocess.run(
         ["bash", "-eu", "-o", "pipefail", "-c", script],
         cwd=tmp_path,
+        env=os.environ | {"HARNESS_API_KEY": KEY},
         capture_output=True,
         text=True,
         timeout=200,

@@ -120,6 +120,11 @@ class LocalExecutor:
             self.poll()
             return not self._queue(gpus) and self._fits(gpus)
 
+    def capacity(self) -> dict[str, tuple[int, int]]:
+        """As standing.TellsCapacity."""
+        with self._lock:
+            return {"slot": (self.slots, len(self._running))}
+
     def poll(self) -> None:
         """As Executor.poll."""
         with self._lock:
