@@ -6,6 +6,7 @@ import functools
 import platform
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -39,8 +40,9 @@ def gpus() -> tuple[Gpu, ...]:
     return tuple(found)
 
 
-def description() -> dict[str, object]:
-    """The hardware and versions that a result's provenance names."""
+def description(ids: Sequence[str] | None = None) -> dict[str, object]:
+    """The hardware and versions that a result's provenance names; of the GPUs, those with `ids`."""
+    used = [gpu for gpu in gpus() if ids is None or str(gpu.id) in ids]
     return {
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
@@ -48,6 +50,6 @@ def description() -> dict[str, object]:
         "machine": platform.machine(),
         "cores": psutil.cpu_count(),
         "memory_bytes": psutil.virtual_memory().total,
-        "gpus": [gpu.name for gpu in gpus()],
-        "gpu_memory_bytes": [gpu.memory for gpu in gpus()],
+        "gpus": [gpu.name for gpu in used],
+        "gpu_memory_bytes": [gpu.memory for gpu in used],
     }

@@ -18,6 +18,7 @@ from harness.checks.findings import (
 )
 from harness.jobs import Executor
 from harness.jobs.plan import (
+    ENDED_STEPS,
     FINAL_STATES,
     RunStatus,
     StepStatus,
@@ -50,15 +51,23 @@ def submit_check(
     executor.submit(around.paths)
 
 
+MAX_STARTS = 4
+"""How often a check is begun whose runner dies: what brings it down each time is not run again."""
+
+
 def check_report(
     executor: Executor, paths: RunPaths, files: Mapping[str, EditableFile]
 ) -> Report | None:
-    """What a check came to; None while it goes on. One whose runner died is taken up again."""
+    """What a check came to; None while it goes on. One whose runner died is taken up again, up to
+    three times."""
     job = executor.state(paths)
     status = read_status(paths)
     if status is not None and status.state in FINAL_STATES:
         return report_of(paths, status, files)
     if job.kind == "gone" and paths.plan.exists():
+        if status is not None and status.starts >= MAX_STARTS:
+            step = next(step for step in status.steps if step.state not in ENDED_STEPS)
+            return _failed(step, f"it was interrupted {status.starts} times")
         executor.submit(paths)
     return None
 

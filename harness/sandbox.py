@@ -208,6 +208,8 @@ def limited(confinement: Confinement, command: Sequence[str]) -> list[str]:
     """The command behind a shell that first sets the limits of the kernel's own."""
     blocks = max(1, confinement.file_bytes // 1024)
     limits = f"ulimit -c 0 -n {OPEN_FILES} -f {blocks}; ulimit -u {THREADS} 2>/dev/null"
+    # Where memory runs out, the kernel ends this before the runner and everybody else.
+    limits += "; echo 1000 2>/dev/null >/proc/self/oom_score_adj"
     return ["bash", "-c", f'{limits}; exec "$@"', "sandbox", *command]
 
 

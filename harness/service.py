@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import hashlib
 import hmac
+import json
 import logging
 import math
 import secrets
@@ -26,7 +27,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio.to_thread
 
@@ -81,7 +82,7 @@ from harness.session import (
 from harness.store import StaleSession, Store
 from harness.task import UNCOUNTED, Task
 from harness.telemetry import Telemetry
-from harness.workspace import RunPaths, StatePaths, remove_tree
+from harness.workspace import RunPaths, StatePaths, read_regular, remove_tree
 
 log = logging.getLogger("harness.service")
 
@@ -221,11 +222,22 @@ class Service:
         await self.in_thread(self._take_up_living)
         for _, live, active in sorted(waiting, key=lambda each: each[0]):
             try:
-                await self.in_thread(self._advance, live, active)
+                await self.in_thread(self._take_up, live, active)
             except Exception:
                 # One session's fault must not keep the server from the others.
                 log.exception("session %s: its test could not be taken up", live.session.id)
         self._watcher = asyncio.create_task(self._watch())
+
+    def _take_up(self, live: LiveSession, attempt: Attempt) -> None:
+        """What a start of the server does with a test that was queued or running."""
+        paths = self.run_paths(live, attempt)
+        status = read_status(paths)
+        if status is not None and status.starts > 0 and self.executor.state(paths).kind == "gone":
+            # It has finished meanwhile, or was interrupted: a machine that is brought down gives
+            # no resumption for nothing.
+            self._take_in_locked(live)
+        else:
+            self._advance(live, attempt)
 
     async def stop(self) -> None:
         """Stop watching; tests that run go on, and are found again at the next start."""
@@ -476,7 +488,7 @@ class Service:
             raise TestRefused(live.session.refusal(known.findings))
         paths = self.run_paths(live, request)
         try:
-            around = self._around(paths, self._unedited(live))
+            around = self._around(paths, self.executor, self._unedited(live))
             plan = make_plan(task, profile, request.number, request.attempt, around)
         except PlanError as error:
             raise TestRefused(f"Test not started, and not counted: {error}.") from error
@@ -491,13 +503,16 @@ class Service:
         log.info("session %s: test #%d queued", live.session.id, request.number)
         self._advance(live, attempt)
 
-    def _around(self, paths: RunPaths, unedited: Mapping[str, Path] | None = None) -> Surroundings:
+    def _around(
+        self, paths: RunPaths, executor: Executor, unedited: Mapping[str, Path] | None = None
+    ) -> Surroundings:
         self.state.cache.mkdir(parents=True, exist_ok=True)
         return Surroundings(
             paths,
             self.data_dir,
             self.state.cache,
             self.executor.gpus,
+            executor.threads,
             sandbox=self.sandboxed,
             unedited=unedited or {},
         )
@@ -585,7 +600,8 @@ class Service:
         paths = self._check_paths(live, kind, digest)
         executor = self._check_executor(live, kind)
         if not paths.plan.exists():
-            submit_check(executor, live.task, live.profile, kind, files, self._around(paths))
+            around = self._around(paths, executor)
+            submit_check(executor, live.task, live.profile, kind, files, around)
         report = check_report(executor, paths, files)
         if report is not None:
             live.reports[kind, digest] = report
@@ -785,14 +801,17 @@ class Service:
         job = self.executor.state(paths)
         status = read_status(paths)
         events: list[AnyEvent] = []
-        if job.kind == "gone" and status is not None and status.starts == 0:
+        begins = status is not None and status.starts == 0 and status.state not in FINAL_STATES
+        if job.kind == "gone" and begins:
             report = self._advance(live, active)
             if report is None:
                 return False
             live.session.record(self._refused(live, active, report))
             return True
-        begun = status is not None and any(
-            step.started_at for step in status.steps if step.role not in UNCOUNTED
+        begun = (
+            status is not None
+            and status.state != "cancelled"  # which is given back
+            and any(step.started_at for step in status.steps if step.role not in UNCOUNTED)
         )
         if begun and not active.counted:
             events.append(TestCounted(number=active.number, attempt=active.attempt))
@@ -811,7 +830,10 @@ class Service:
         self, live: LiveSession, active: Attempt, paths: RunPaths, status: RunStatus
     ) -> AnyEvent:
         if status.state == "cancelled":
-            reason = f"Test #{active.number} was cancelled, and not counted."
+            reason = (
+                f"Test #{active.number} was cancelled by this server's operator, and is given "
+                "back, not counted. Call test() to run it again."
+            )
             return TestReleased(
                 number=active.number, attempt=active.attempt, kind="cancelled", reason=reason
             )
@@ -838,9 +860,15 @@ class Service:
                 "locked_digest": live.session.state.header.locked_digest,
                 "data": data.model_dump() if data is not None else None,
                 "sandbox": self._sandbox_name(paths),
-                **hardware.description(),
+                **self._hardware(paths),
             },
         )
+
+    def _hardware(self, paths: RunPaths) -> Mapping[str, object]:
+        """Of the machine that carried the run out, as its runner found it."""
+        content = read_regular(paths.hardware, 1 << 16)
+        found = json.loads(content) if content is not None else hardware.description()
+        return cast(Mapping[str, object], found)
 
     def _sandbox_name(self, paths: RunPaths) -> str:
         """What the run's confined steps ran in; the plan says whether they had to."""
@@ -864,14 +892,17 @@ class Service:
         given_back = sum(
             1
             for attempt in live.session.state.attempts
-            if attempt.released is not None and attempt.released.kind == "interrupted"
+            if attempt.released is not None
+            and attempt.released.kind == "interrupted"
+            and attempt.counted
         )
         if active.resumptions < MAX_RESUMPTIONS:
             log.warning("session %s: test #%d is resumed", live.session.id, active.number)
             return TestResumed(
                 number=active.number, attempt=active.attempt, resumption=active.resumptions + 1
             )
-        if given_back < MAX_RELEASES:
+        # What was not counted costs no test, so that it can't be one that is given back either.
+        if given_back < MAX_RELEASES or not active.counted:
             return TestReleased(
                 number=active.number,
                 attempt=active.attempt,

@@ -230,6 +230,11 @@ class RunPaths:
         return self.root / "gpus.json"
 
     @property
+    def hardware(self) -> Path:
+        """What the runner found on its machine, for the result's provenance."""
+        return self.root / "hardware.json"
+
+    @property
     def runner(self) -> Path:
         """Which process carries it out: pid and create_time."""
         return self.root / "runner.json"

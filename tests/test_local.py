@@ -155,6 +155,23 @@ def test_gpus_of_a_run_from_before_are_held(tmp_path: Path, started: list[RunPat
     assert [gpus_of(before), gpus_of(after)] == ["0", "1"]
 
 
+def test_one_that_was_begun_goes_before_those_that_were_not(
+    tmp_path: Path, started: list[RunPaths]
+) -> None:
+    runs = [gated(tmp_path / name) for name in ("begun", "other", "waiting")]
+    started += runs
+    executor = LocalExecutor()
+    for run in runs:
+        executor.submit(run)
+    wait_for(lambda: status_of(runs[0]).running and living_runner(runs[0]))
+    runner = living_runner(runs[0])
+    assert runner is not None
+    runner.kill()
+    wait_for(lambda: executor.state(runs[1]).kind == "running")
+    executor.submit(runs[0])
+    assert [executor.state(run).place for run in runs] == [1, None, 2]
+
+
 def test_a_run_that_is_cancelled_from_outside_leaves_the_queue(
     tmp_path: Path, started: list[RunPaths]
 ) -> None:

@@ -28,6 +28,7 @@ from harness.jobs.plan import (
     read_plan,
     read_progress,
     snapshot,
+    write_status,
 )
 from harness.jobs.processes import living_runner
 from harness.task import load_task
@@ -255,6 +256,36 @@ def test_a_sigterm_that_meets_the_step_first_is_no_failure(tmp_path: Path) -> No
     runner.terminate()
     finish(runner, 75)
     assert [step.state for step in status_of(paths).steps] == ["waiting"]
+
+
+def test_time_used_before_an_interruption_stays_used(tmp_path: Path) -> None:
+    """But for what the run may have lost; or short wall times would lift the limit."""
+    script = f"touch {tmp_path}/begun; sleep 60"
+    paths = prepare(tmp_path, stage(tmp_path, "one", run=script, limit_s=12))
+    status = status_of(paths)
+    status.steps[0].spent_s = 11.6
+    write_status(paths, status)
+    began = time.monotonic()
+    status = carry_out(paths)
+    assert status.steps[0].state == "timeout"
+    assert status.steps[0].reason == ["It ran longer than its limit of 12 s."]
+    assert time.monotonic() - began < 10
+
+
+def test_a_step_is_killed_before_its_runner_where_memory_runs_out(tmp_path: Path) -> None:
+    script = f"cat /proc/self/oom_score_adj > {tmp_path}/score"
+    carry_out(prepare(tmp_path, stage(tmp_path, "one", run=script)))
+    assert (tmp_path / "score").read_text() == "1000\n"
+
+
+def test_memory_of_a_job_is_a_limit_too(tmp_path: Path) -> None:
+    """So that the step is ended, and counts, before the cluster ends all of the job."""
+    script = 'python -c "a = bytearray(400 << 20); import time; time.sleep(60)"'
+    one = stage(tmp_path, "one", run=script)
+    step = one.steps[0].model_copy(update={"disk_bytes": 1 << 30})
+    paths = prepare(tmp_path, one.model_copy(update={"steps": [step]}))
+    status = carry_out(paths, HARNESS_GIVEN_MEMORY=str(300 << 20))
+    assert status.steps[0].reason == ["It was stopped: It held more than 0.3 GiB of memory."]
 
 
 def test_only_one_runner_works_on_a_directory(tmp_path: Path) -> None:

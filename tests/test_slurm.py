@@ -40,7 +40,9 @@ def slurm() -> Iterator[None]:
 
 
 @pytest.fixture
-def executor(slurm: None) -> Iterator[Executor]:
+def executor(slurm: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Executor]:
+    monkeypatch.setattr("harness.jobs.slurm.SETTLE_SECONDS", 3.0)
+    monkeypatch.setenv("SECRET_TOKEN", "hunter2")
     yield make_executor("slurm", time_min=5, cpus=1)
     subprocess.run(["scancel", "--user", str(os.geteuid())], check=True)
 
@@ -121,6 +123,38 @@ def test_a_job_whose_runner_is_killed_is_gone(executor: Executor, tmp_path: Path
     assert status_of(run).state == "running"
     executor.submit(run)
     wait_for(lambda: status_of(run).state == "finished", 60)
+
+
+def test_nothing_of_the_servers_environment_gets_into_a_job(
+    executor: Executor, tmp_path: Path
+) -> None:
+    run = prepare(tmp_path, stage(tmp_path, "one", run="sleep 100", limit_s=120))
+    executor.submit(run)
+    wait_for(lambda: living_runner(run), 60)
+    runner = living_runner(run)
+    assert runner is not None
+    for process in (runner, *runner.parents()):
+        assert "hunter2" not in process.environ().values(), process
+    assert executor.threads == 1
+    assert run.hardware.exists()
+    executor.cancel(run)
+    wait_for(lambda: ended(executor, run), 60)
+
+
+def test_a_controller_that_is_away_takes_nobodys_test(
+    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that starts meanwhile does not call a running test interrupted."""
+    run = prepare(tmp_path, stage(tmp_path, "one", run="sleep 100", limit_s=120))
+    executor.submit(run)
+    wait_for(lambda: status_of(run).running, 60)
+    again = make_executor("slurm", time_min=5, cpus=1)
+    monkeypatch.setattr("harness.jobs.slurm.COMMAND_SECONDS", 0.001)
+    assert again.state(run).kind == "running"
+    monkeypatch.undo()
+    assert again.state(run).kind == "running"
+    again.cancel(run)
+    wait_for(lambda: status_of(run).state == "cancelled", 60)
 
 
 def test_nothing_falls_back_to_a_smaller_profile(

@@ -35,9 +35,14 @@ class Executor(Protocol):
     def gpus(self) -> int | None:
         """How many GPUs a run can get at most; None if that is not known here."""
 
+    @property
+    def threads(self) -> int | None:
+        """Cores that a stage on the CPU may use; None for all of this machine's."""
+
     def submit(self, run: RunPaths) -> None:
         """Queues a prepared run directory, or takes up one whose runner is alive. A run that is
-        queued or running already, or is finished, is left alone."""
+        queued or running already, or is finished, is left alone. One that was begun before had its
+        turn, and goes before those that were not."""
 
     def cancel(self, run: RunPaths) -> None:
         """Ends a run for good; its status becomes `cancelled`, at once if it was not begun and

@@ -60,6 +60,8 @@ class LocalExecutor:
         self._lock = threading.RLock()
         self._pending: dict[RunPaths, Plan] = {}
         self._running: dict[RunPaths, _Running] = {}
+        self._begun: set[RunPaths] = set()
+        """those of the pending ones that a runner had begun before"""
         self._swept: set[Path] = set()
         self._durations = Durations()
 
@@ -67,6 +69,11 @@ class LocalExecutor:
     def gpus(self) -> int | None:
         """As Executor.gpus."""
         return len(self._gpus)
+
+    @property
+    def threads(self) -> int | None:
+        """As Executor.threads."""
+        return None
 
     def submit(self, run: RunPaths) -> None:
         """As Executor.submit. Raises plan.PlanError if the directory is not prepared, or if it
@@ -84,7 +91,13 @@ class LocalExecutor:
                 return
             if plan.gpus > len(self._gpus):
                 raise PlanError(f"it needs {plan.gpus} GPU(s), there are {len(self._gpus)}")
-            self._pending[run] = plan
+            if status is not None and status.starts > 0:
+                # It had its turn, and goes before those that had not.
+                begun = {r: p for r, p in self._pending.items() if r in self._begun}
+                self._begun.add(run)
+                self._pending = begun | {run: plan} | self._pending
+            else:
+                self._pending[run] = plan
             self.poll()
 
     def cancel(self, run: RunPaths) -> None:

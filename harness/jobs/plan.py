@@ -181,6 +181,8 @@ class StepStatus(BaseModel):
     """What a `run` left for scoring."""
     started_at: str | None = None
     """UTC, ISO 8601; of the last start, if it was resumed."""
+    spent_s: float = 0.0
+    """Seconds of its limit that earlier starts have used, which were told to stop."""
     ended_at: str | None = None
     """UTC, ISO 8601."""
     limit_s: float

@@ -7,7 +7,8 @@ works on a directory; what runs an agent's code is confined, unless the plan say
 turned the sandbox off. Beside a `run` its `feed` works, which ends with it; how a `serve` is
 started is written down for the `score`. What a `run` left is hashed and put out of reach when all
 its processes are dead. Started again on a directory that is not finished, it goes on: the step
-that was interrupted is run again, with ``out/`` as it was left and its whole time limit.
+that was interrupted is run again, with ``out/`` as it was left. Killed, it gives the step its whole
+time limit again; told to stop, what is left of it and `LOST_S` more.
 
 SIGTERM ends the step's processes; the state is then `cancelled` if RUN_DIR/cancel exists, else
 `interrupted`. Exit codes: 0 the run is finished or cancelled, 2 no usable plan, 3 another runner
@@ -33,9 +34,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from harness import sandbox
+from harness import hardware, sandbox
 from harness.checks.findings import FINDINGS_BYTES, read_findings
-from harness.jobs.limits import excess
+from harness.jobs.limits import MEMORY_SHARE, excess
 from harness.jobs.plan import (
     ENDED_STEPS,
     FINAL_STATES,
@@ -62,6 +63,7 @@ from harness.jobs.processes import (
     StillAlive,
     adopt_orphans,
     descendants,
+    die_first,
     die_with_parent,
     end_descendants,
     end_leftovers,
@@ -73,7 +75,7 @@ from harness.jobs.processes import (
 )
 from harness.metrics import METRICS_BYTES, void_category
 from harness.sandbox import Problem
-from harness.task import UNCOUNTED
+from harness.task import CONFINED, UNCOUNTED
 from harness.tracebacks import failure_reason
 from harness.transport.channel import LISTEN, Listener, sandboxed
 from harness.workspace import (
@@ -95,6 +97,11 @@ STATUS_S = 1.0
 """The longest that status.json stays as it is while a step runs."""
 REASON_BYTES = 1 << 20
 """How much of a log's end is searched for the reason of a failure."""
+GIVEN_MEMORY = "HARNESS_GIVEN_MEMORY"
+"""Variable of the runner: bytes that a cluster gave the whole job."""
+LOST_S = 900.0
+"""Of an interrupted step's time, what does not count against its limit: what it did since its last
+checkpoint and what it takes to come up again."""
 
 
 LIMITS_S = 1.0
@@ -132,6 +139,8 @@ class Runner:
         if old is not None:
             status.started_at, status.starts = old.started_at, old.starts
             status.state, status.ended_at = old.state, old.ended_at
+            for step, before in zip(status.steps, old.steps, strict=True):
+                step.spent_s = before.spent_s
         for index, step in enumerate(status.steps):
             exit_path = self.paths.step(step.stage, step.role).exit
             if exit_path.is_file():
@@ -152,6 +161,8 @@ class Runner:
         self.status.started_at = self.status.started_at or utc_now()
         write_status(self.paths, self.status)
         write_runner(self.paths)
+        found = hardware.description(self.gpus)
+        write_atomic(self.paths.hardware, json.dumps(found, indent=1) + "\n")
         try:
             for stage in self.plan.stages:
                 self._stage(stage)
@@ -248,7 +259,7 @@ class Runner:
             self._warm(stage)
         status.state, status.started_at = "running", utc_now()
         write_status(self.paths, self.status)
-        attempt = StepAttempt(self, stage, step, paths)
+        attempt = StepAttempt(self, stage, step, paths, status.spent_s)
         try:
             attempt.carry_out()
         except StillAlive as e:
@@ -257,6 +268,7 @@ class Runner:
             raise SystemExit(f"runner: {stage.label}.{step.role}: {e}") from None
         if attempt.stopped:
             status.state, status.started_at = "waiting", None
+            status.spent_s += max(0.0, attempt.elapsed - LOST_S)
             raise Interrupted
         status.exit = attempt.exit
         if attempt.over is not None:
@@ -338,8 +350,14 @@ def _make_ready(paths: StepPaths, out: Path, *, fresh: bool) -> None:
 class StepAttempt:
     """The processes of one step, from their start to the death of the last of them."""
 
-    def __init__(self, runner: Runner, stage: PlanStage, step: PlanStep, paths: StepPaths) -> None:
+    def __init__(
+        self, runner: Runner, stage: PlanStage, step: PlanStep, paths: StepPaths, spent_s: float
+    ) -> None:
         self.runner, self.stage, self.step, self.paths = runner, stage, step, paths
+        self.spent_before = spent_s
+        """Seconds of the limit that earlier attempts have used."""
+        self.elapsed = 0.0
+        """Seconds that this attempt took."""
         self.out = runner.paths.role_out(stage.label, step.role)
         self.exit = 0
         self.over: tuple[StepState, list[str]] | None = None
@@ -405,7 +423,8 @@ class StepAttempt:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 pass_fds=fds,
-                preexec_fn=die_with_parent,  # safe: this process has one thread
+                # Safe: this process has one thread. What runs the agent's code dies before us.
+                preexec_fn=die_first if process.role in CONFINED else die_with_parent,
             )
         finally:
             for fd in fds[len(pass_fds) :]:
@@ -453,19 +472,23 @@ class StepAttempt:
                         selector.unregister(pump.source)
                 ended = reap()
                 if (code := ended.get(pid)) is not None:
-                    if code == 128 + signal.SIGTERM and self._told_too():
+                    if code >= 128 and self._told_too():
                         self.stopped = True
                         return None
                     return code
                 beside = self._companion
                 if beside is not None and beside.pid in ended:
+                    if self._told_too():
+                        self.stopped = True
+                        return None
                     what = f"ended with exit code {ended[beside.pid]}; see its log"
                     raise StillAlive(f"the process that works beside it {what}")
                 now = time.monotonic()
+                self.elapsed = now - started
                 if self.runner.stopping or self.runner.paths.cancel.exists():
                     self.stopped = True
                     return None
-                if self._spent(now - started) > self.step.limit_s:
+                if self.spent_before + self._spent(self.elapsed) > self.step.limit_s:
                     limit = f"{self.step.limit_s:g}"
                     self.over = ("timeout", [f"It ran longer than its limit of {limit} s."])
                     return None
@@ -474,14 +497,24 @@ class StepAttempt:
                     return None
                 if self._exceeds(now):
                     return None
-                changed = self._progress(now - started)
+                changed = self._progress(self.elapsed)
                 if now - written >= (TICK_S if changed else STATUS_S - TICK_S):
-                    write_status(self.runner.paths, self.runner.status)
+                    # The step itself may have filled the disk: that must not end its runner.
+                    with contextlib.suppress(OSError):
+                        write_status(self.runner.paths, self.runner.status)
                     written = now
 
+    def _memory_bytes(self) -> int | None:
+        """The step's limit, and where a cluster gave the run less, so much that it comes first."""
+        given = int(os.environ.get(GIVEN_MEMORY, "0"))
+        if not given:
+            return self.step.memory_bytes
+        return min(self.step.memory_bytes or given, int(given * MEMORY_SHARE))
+
     def _told_too(self) -> bool:
-        """Whether the SIGTERM that ended the step was meant for the runner as well: a cluster
-        sends it to every process of a job, in any order."""
+        """Whether what ended the step, or its companion, was meant for the runner as well: a
+        cluster that ends a job, and a machine that goes down, signal every process, in any order.
+        """
         deadline = time.monotonic() + 2 * TICK_S
         while not self.runner.stopping and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -504,7 +537,7 @@ class StepAttempt:
         what = excess(
             [self.out, self.runner.paths.cache],
             processes=self.step.processes,
-            memory_bytes=self.step.memory_bytes,
+            memory_bytes=self._memory_bytes(),
             disk_bytes=self.step.disk_bytes,
         )
         self._measured = time.monotonic()

@@ -13,7 +13,9 @@ not answer leaves what was last known. Not guaranteed: places in the queue of ot
 from __future__ import annotations
 
 import contextlib
+import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -29,7 +31,7 @@ import submitit
 from harness.jobs import ExecutorAway, JobState
 from harness.jobs.plan import FINAL_STATES, give_gpus, read_plan, read_status, write_status
 from harness.jobs.processes import run_mark
-from harness.jobs.runner import mark_cancelled
+from harness.jobs.runner import GIVEN_MEMORY, mark_cancelled
 from harness.workspace import RunPaths
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +39,9 @@ PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 SQUEUE_SECONDS = 2.0
 """how old what squeue has said may be"""
 COMMAND_SECONDS = 30
+SETTLE_SECONDS = 60.0
+"""that a run's last status is waited for when its job has ended: shared file systems show late what
+another machine wrote, and a job that is being requeued may be in no listing for an instant"""
 SIGNAL_SECONDS = 120
 """before its wall-time limit a job is told to save what it has"""
 PATIENCE_SECONDS = 100
@@ -82,6 +87,7 @@ class CarryOut(submitit.helpers.Checkpointable):
                     "LANG": "C.UTF-8",
                     "PYTHONPATH": str(PACKAGE_ROOT),
                     "PYTHONUNBUFFERED": "1",
+                    GIVEN_MEMORY: str(_given_memory(os.environ)),
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -101,6 +107,22 @@ class CarryOut(submitit.helpers.Checkpointable):
             while time.monotonic() < deadline and _lives(self._runner.pid):
                 time.sleep(0.1)
         return submitit.helpers.DelayedSubmission(CarryOut(), folder, gpus)
+
+
+def _given_memory(env: Mapping[str, str]) -> int:
+    """Bytes of memory that the job was given; 0 if Slurm does not say. It counts in MiB."""
+    if whole := int(env.get("SLURM_MEM_PER_NODE", "0")):
+        return whole << 20
+    cores = int(env.get("SLURM_CPUS_ON_NODE", "1"))
+    return int(env.get("SLURM_MEM_PER_CPU", "0")) * cores << 20
+
+
+def _setup() -> list[str]:
+    """Shell lines ahead of the job: where programs, this package and Slurm's configuration are."""
+    env = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONPATH": str(PACKAGE_ROOT)}
+    if "SLURM_CONF" in os.environ:
+        env["SLURM_CONF"] = os.environ["SLURM_CONF"]
+    return [f"export {name}={shlex.quote(value)}" for name, value in env.items()]
 
 
 def _lives(pid: int) -> bool:
@@ -139,6 +161,15 @@ class SlurmExecutor:
         self._jobs: dict[str, _Job] = {}
         self._asked = -SQUEUE_SECONDS
         self._failed = -AWAY_SECONDS
+        self._answered = False
+        """whether squeue has answered yet"""
+        self._seen: dict[RunPaths, float] = {}
+        """when a run last had a job"""
+
+    @property
+    def threads(self) -> int | None:
+        """As Executor.threads."""
+        return self._cpus
 
     def submit(self, run: RunPaths) -> None:
         """As Executor.submit. Raises plan.PlanError or SlurmError."""
@@ -168,8 +199,15 @@ class SlurmExecutor:
             time=self._time_min,
             cpus_per_task=self._cpus,
             signal_delay_s=SIGNAL_SECONDS,
-            setup=[f"export PYTHONPATH={PACKAGE_ROOT}"],
-            additional_parameters={"requeue": True, "open_mode": "append", **self._extra},
+            setup=_setup(),
+            srun_args=["--export=ALL"],
+            # Of the server's environment, which may hold secrets, a job gets nothing.
+            additional_parameters={
+                "export": "NIL",
+                "requeue": True,
+                "open_mode": "append",
+                **self._extra,
+            },
             **({"gpus_per_node": gpus} if gpus else {}),
             **self._parameters,
         )
@@ -200,12 +238,22 @@ class SlurmExecutor:
             self._ask()
             job = self._job(run)
             if job is None:
-                return JobState("gone")
+                return JobState("running" if self._may_live(run) else "gone")
+            self._seen[run] = time.monotonic()
             if job.state not in WAITING:
                 return JobState("running")
             waiting = sorted(int(j.id) for j in self._jobs.values() if j.state in WAITING)
             seconds = None if job.starts_at is None else max(0.0, job.starts_at - time.time())
             return JobState("queued", waiting.index(int(job.id)) + 1, seconds)
+
+    def _may_live(self, run: RunPaths) -> bool:
+        """Whether a begun run without a job may go on, or may have ended well."""
+        status = read_status(run)
+        if status is None or status.starts == 0 or status.state in FINAL_STATES:
+            return False
+        if not self._answered:
+            return True  # a controller that is away takes nobody's test
+        return time.monotonic() - self._seen.get(run, -math.inf) < SETTLE_SECONDS
 
     def idle(self, gpus: int = 0) -> bool:
         """As Executor.idle: nobody knows when the cluster would start it."""
@@ -228,6 +276,7 @@ class SlurmExecutor:
                 raise
             return  # the controller is away: what was last known holds
         self._asked = time.monotonic()
+        self._answered = True
         self._jobs = {}
         for line in listing.splitlines():
             job, state, start, name = line.strip().split("|", 3)
