@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import new_player
 from fastapi.testclient import TestClient
@@ -134,7 +136,8 @@ def test_nothing_of_the_servers_environment_gets_into_a_job(
     runner = living_runner(run)
     assert runner is not None
     for process in (runner, *runner.parents()):
-        assert "hunter2" not in process.environ().values(), process
+        with contextlib.suppress(psutil.AccessDenied):  # the machine's own, above slurmd
+            assert "hunter2" not in process.environ().values(), process
     assert executor.threads == 1
     assert run.hardware.exists()
     executor.cancel(run)
