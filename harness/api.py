@@ -168,7 +168,7 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
         status_code=201,
         summary="Start a session",
         tags=["sessions"],
-        responses=refusals(400, 401, 403, 404, 413, 422),
+        responses=refusals(400, 401, 404, 413, 422),
         openapi_extra=_examples(session_examples(service.tasks)),
     )
     async def create_session(
@@ -504,7 +504,13 @@ def _add_public_routes(app: FastAPI) -> None:
             )
         return Health(status="ok")
 
-    @app.get("/metrics", summary="Counters for Prometheus", response_class=PlainTextResponse)
+    @app.get(
+        "/metrics",
+        summary="Counters for Prometheus",
+        tags=["health"],
+        responses=refusals(401) | _content(200, "Prometheus's text format.", "text/plain"),
+        response_class=Response,
+    )
     async def metrics(service: ServiceDep) -> Response:
         content, media_type = await service.in_thread(service.telemetry.exposition)
         return Response(content, headers={"Content-Type": media_type})

@@ -59,7 +59,9 @@ _RETRY_AFTER: Final = {
 
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """FastAPI's `responses` for these statuses, each with an error object and an example."""
-    return {status: _refusal(status) for status in sorted({*statuses, 429, 503})}
+    # What asks for a credential also looks at what it reaches, and at Host and Origin.
+    reach = {403} if 401 in statuses else set()
+    return {status: _refusal(status) for status in sorted({*statuses, *reach, 429, 503})}
 
 
 def _refusal(status: int) -> dict[str, Any]:

@@ -61,6 +61,7 @@ OPERATIONS = [
     ("GET", "/v1/tools"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
+    ("GET", "/metrics"),
 ]
 
 
