@@ -36,6 +36,7 @@ import uvicorn
 import server
 from harness.settings import read_settings
 
+server.take_short_turns()
 app = server.build(read_settings())
 
 @app.get("/v1/tools/nothing")
