@@ -135,6 +135,7 @@ def test_gpus_belong_to_one_run_at_a_time_and_nobody_overtakes(
     # One is free, but the run before needs three.
     assert executor.state(small).place == 2
     assert not executor.idle(gpus=1)
+    assert executor.capacity() == {"slot": (1, 1), "gpu": (3, 2)}
     (tmp_path / "a/go").touch()
     assert (wait_for(lambda: done(executor, first)), gpus_of(large)) == (None, "0,2,GPU-x")
     assert executor.state(small).place == 1

@@ -134,9 +134,13 @@ class LocalExecutor:
             return not self._queue(gpus) and self._fits(gpus)
 
     def capacity(self) -> dict[str, tuple[int, int]]:
-        """As standing.TellsCapacity."""
+        """By kind: how many there are, how many runs use."""
         with self._lock:
-            return {"slot": (self.slots, len(self._running))}
+            without = sum(not running.gpus for running in self._running.values())
+            found = {"slot": (self.slots, without)}
+            if self._gpus:
+                found["gpu"] = (len(self._gpus), len(self._gpus) - len(self._free()))
+            return found
 
     def poll(self) -> None:
         """As Executor.poll."""
