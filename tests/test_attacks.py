@@ -21,6 +21,7 @@ from attacks.cases import CASES, QUICK
 from attacks.driver import Arena
 from attacks.forms import Case, Edit, Refused
 from attacks.honest import HONEST
+from conftest import KEY
 from fastapi.testclient import TestClient
 from prepared import shakespeare_dir
 
@@ -37,9 +38,10 @@ AHEAD = 2
 def opened(tmp: pytest.TempPathFactory, tasks: Path) -> Iterator[Arena]:
     state, out = tmp.mktemp("state"), tmp.mktemp("outside")
     data = shakespeare_dir().parent
-    settings = Settings(state_dir=state, tasks_dir=tasks, data_dir=data, slots=2)
+    settings = Settings(state_dir=state, tasks_dir=tasks, data_dir=data, slots=2, api_key=KEY)
     task = load_task(tasks / "llm-pretrain-residual")
     with TestClient(server.build(settings)) as client:
+        client.headers["Authorization"] = f"Bearer {KEY}"
         arena = Arena(client, task, state, data, out)
         try:
             yield arena

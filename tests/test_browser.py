@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import stories
 import uvicorn
-from conftest import TOY_TASKS
+from conftest import KEY, TOY_TASKS
 from fastapi import FastAPI
 from test_exports import exported
 from test_pages import RATE, hostile_session
@@ -274,11 +274,15 @@ def test_an_exported_page_draws_its_curves(
 def test_a_live_test_is_followed_to_its_end(
     browser: Any, tmp_path: Path, toy_data: Path, start_server: Callable[..., Any]
 ) -> None:
-    settings = Settings(state_dir=tmp_path / "state", tasks_dir=TOY_TASKS, data_dir=toy_data)
+    settings = Settings(
+        state_dir=tmp_path / "state", tasks_dir=TOY_TASKS, data_dir=toy_data, api_key=KEY
+    )
     app = server.build(settings)
-    with served(app) as address, Tab(browser, app.state.page_key.link(address)) as tab:
+    with served(app) as address, Tab(browser, f"{address}/?key={KEY}") as tab:
         call = tab.context.request
-        created = call.post(f"{address}/v1/sessions", data={"task": "two-files"}).json()
+        owner = {"Authorization": f"Bearer {KEY}"}
+        task = {"task": "two-files"}
+        created = call.post(f"{address}/v1/sessions", data=task, headers=owner).json()
         session = f"{address}/sessions/{created['id']}"
         headers = {"Authorization": f"Bearer {created['token']}"}
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from conftest import Player, new_player
+from conftest import KEY, Player, new_player
 from fastapi.testclient import TestClient
 from stories import edit, header, play, transcript
 from test_story import one_session, transcripts
@@ -281,6 +281,7 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path) -> None:
         viewer([written(tmp_path, " ")], ROOT / "tasks", LinkKey(loopback=True))
 
 
+@pytest.mark.slow
 def test_a_long_session_opens_and_steps_in_time(long_session: Path) -> None:
     start = time.process_time()
     client = open_pages(long_session)
@@ -300,8 +301,7 @@ RATE = {"op": "replace", "filename": "line_rate.py", "start_line": 3, "end_line"
 
 
 def people(client: TestClient) -> TestClient:
-    key = client.app.state.page_key.key  # type: ignore[attr-defined]
-    assert client.get(f"/?key={key}").status_code == 200
+    assert client.get(f"/?key={KEY}").status_code == 200
     return client
 
 
