@@ -45,7 +45,7 @@ from harness.edits import split_lines
 from harness.events import TestFinished
 from harness.jobs.plan import Surroundings, make_plan, prepare_run_dir, snapshot
 from harness.jobs.processes import run_mark
-from harness.jobs.runner import Command
+from harness.jobs.runner import Command, Runner
 from harness.regions import EditableFile
 from harness.store import Store
 from harness.task import Role, Task
@@ -332,7 +332,7 @@ class Arena:
         for mount in process.confinement.mounts:
             if mount.writable:  # as the runner makes it
                 Path(mount.source).mkdir(parents=True, exist_ok=True)
-        command = Command.of(plan, stage, process, paths)
+        command = Command.of(Runner(paths, plan), stage, process)
         assert command.sandbox is not None
         inside = sandbox.limited(process.confinement, ["python", "probes.py", "@asked"])
         argv, fd = sandboxed(command.sandbox[1:], inside)
