@@ -77,7 +77,8 @@ def test_postgresql_goes_down_and_comes_back(
         for path in ("", "/transcript", "/files/line_rate.py"):
             address = f"/v1/sessions/{player.id}{path}"
             assert_away(client.get(address, headers=player.headers))
-        assert_away(client.get("/readyz"))
+        ready = client.get("/readyz")
+        assert (ready.status_code, ready.json()["error"]["code"]) == (503, "not_ready")
         assert_away(client.post("/v1/sessions", json={"task": "two-files"}))
         assert client.get("/healthz").status_code == 200
         # The test goes on meanwhile, and ends.
