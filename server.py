@@ -155,7 +155,7 @@ def _key_to_print(settings: Settings, fresh: str) -> str | None:
 
 def take_short_turns() -> None:
     """Calls are worked on in threads, and the loop that answers must not wait for a whole turn of
-    each: with Python's 5 ms an edit takes half as long again (benchmarks/tool_latency.py)."""
+    each, which is 5 ms if nobody says otherwise (benchmarks/tool_latency.py)."""
     sys.setswitchinterval(0.0005)
 
 
