@@ -26,7 +26,7 @@ from harness.ending import CannotEnd, end_session
 from harness.export_command import export_session
 from harness.exports import ExportError
 from harness.hardware import gpus
-from harness.jobs import make_executor
+from harness.jobs import ExecutorAway, UnknownExecutor, make_executor
 from harness.jobs.plan import PlanError
 from harness.printable import visible
 from harness.recorded import RecordingError
@@ -437,8 +437,10 @@ def cancel(
     settings = _settings()
     try:
         job = run_commands.cancel(_state(), make_executor(settings.executor), session, test)
-    except run_commands.NoSuchRun as error:
+    except (run_commands.NoSuchRun, UnknownExecutor) as error:
         raise _fail(str(error), BAD_INPUT) from error
+    except ExecutorAway as error:
+        raise _fail(f"{error}; try again when it answers") from error
     typer.echo(f"{session}: {job.name} is cancelled")
 
 

@@ -121,3 +121,17 @@ def cut_file(name: str, lines: Sequence[str], ranges: Ranges, where: str) -> Edi
 def kind(value: object) -> str:
     kinds = {dict: "an object", list: "a list", str: "a string", bool: "a truth value"}
     return "null" if value is None else kinds.get(type(value), "a number")
+
+
+def as_object(value: object, what: str) -> Mapping[str, Any]:
+    """The value itself. Raises RecordingError, which calls it `what`, if it is no object."""
+    if not isinstance(value, dict):
+        raise RecordingError(f"{what} must be an object, not {kind(value)}")
+    return value
+
+
+def as_list(value: object, what: str) -> list[Any]:
+    """The value itself. Raises RecordingError, which calls it `what`, if it is no list."""
+    if not isinstance(value, list):
+        raise RecordingError(f"{what} must be a list, not {kind(value)}")
+    return value

@@ -40,6 +40,8 @@ from harness.recorded import (
     RecordingError,
     Said,
     Step,
+    as_list,
+    as_object,
     cut_file,
     fitting_file,
     kind,
@@ -124,7 +126,7 @@ def _json_objects(text: str) -> list[tuple[str, Mapping[str, Any]]]:
         ]
     if not found:
         raise RecordingError("holds no session")
-    return [(where, _object(value, where)) for where, value in found]
+    return [(where, as_object(value, where)) for where, value in found]
 
 
 def _is_json(line: str) -> bool:
@@ -153,18 +155,6 @@ def _loads(text: str, prefix: str = "") -> Any:
         raise RecordingError(f"{prefix}holds a number with too many digits") from None
 
 
-def _object(value: object, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise RecordingError(f"{what} must be an object, not {kind(value)}")
-    return value
-
-
-def _list(value: object, what: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise RecordingError(f"{what} must be a list, not {kind(value)}")
-    return value
-
-
 def _text(value: object, what: str) -> str:
     if not isinstance(value, str):
         raise RecordingError(f"{what} must be a string, not {kind(value)}")
@@ -186,16 +176,16 @@ def _session_object(
     value: Mapping[str, Any], where: str, candidates: Sequence[EditableFile]
 ) -> Recording:
     steps = [
-        _session_step(_object(step, f"{where}, step {number}"), f"{where}, step {number}")
-        for number, step in enumerate(_list(value.get("steps"), f"{where}: 'steps'"), start=1)
+        _session_step(as_object(step, f"{where}, step {number}"), f"{where}, step {number}")
+        for number, step in enumerate(as_list(value.get("steps"), f"{where}: 'steps'"), start=1)
     ]
     task = _text(value.get("task", "unknown"), f"{where}: 'task'")
     agent = value.get("agent")
     start, notes = "the recording", []
     if "files" in value:
-        records = _list(value["files"], f"{where}: 'files'")
+        records = as_list(value["files"], f"{where}: 'files'")
         files = [
-            _traced_file(_object(record, f"{where}, file {number}"), f"{where}, file {number}")
+            _traced_file(as_object(record, f"{where}, file {number}"), f"{where}, file {number}")
             for number, record in enumerate(records, start=1)
         ]
     else:
@@ -235,13 +225,13 @@ def _session_step(step: Mapping[str, Any], where: str) -> Step:
     first_line, total = step.get("first_line"), step.get("total_lines")
     more = [
         _text(line, f"{where}: 'recorded'")
-        for line in _list(step.get("recorded", []), f"{where}: 'recorded'")
+        for line in as_list(step.get("recorded", []), f"{where}: 'recorded'")
     ]
     restored = step.get("restored")
     if first_line is not None:
         first_line = _text(first_line, f"{where}: 'first_line'")
     if restored is not None:
-        names = _list(restored, f"{where}: 'restored'")
+        names = as_list(restored, f"{where}: 'restored'")
         restored = tuple(_text(name, f"{where}: 'restored'") for name in names)
     return Step(
         tool=_text(step.get("tool"), f"{where}: 'tool'"),
@@ -259,7 +249,7 @@ def _traced_file(record: Mapping[str, Any], where: str) -> EditableFile:
     name = _text(record.get("name"), f"{where}: 'name'")
     lines = [
         _text(line, f"{where}, line {number}")
-        for number, line in enumerate(_list(record.get("lines"), f"{where}: 'lines'"), start=1)
+        for number, line in enumerate(as_list(record.get("lines"), f"{where}: 'lines'"), start=1)
     ]
     for number, line in enumerate(lines, start=1):
         if "\n" in line:
@@ -277,7 +267,7 @@ def _outlined_file(
             if candidate.name == name:
                 return candidate, "the task's own file"
         raise RecordingError(f"{where}: says nothing of what {name!r} was at the start")
-    start = _object(value["start"], f"{where}: 'start'")
+    start = as_object(value["start"], f"{where}: 'start'")
     total = _whole(start.get("total_lines"), f"{where}: 'total_lines'")
     ranges = _recorded_ranges(start.get("editable"), f"{where}: 'editable'")
     return fitting_file(name, total, ranges, where, candidates)
@@ -285,8 +275,8 @@ def _outlined_file(
 
 def _recorded_ranges(value: object, what: str) -> Ranges:
     found = []
-    for pair in _list(value, what):
-        if len(_list(pair, f"{what}: a range")) != 2:
+    for pair in as_list(value, what):
+        if len(as_list(pair, f"{what}: a range")) != 2:
             raise RecordingError(f"{what}: a range must be [first, last]")
         found.append((_whole(pair[0], what), _whole(pair[1], what)))
     return tuple(sorted(found))

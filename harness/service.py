@@ -250,9 +250,14 @@ class Service:
     def _take_up_living(self) -> None:
         """Make known to the executors what runs from before, tests and checks."""
         for paths in self.state.all_runs():
-            if paths.plan.is_file() and is_held(paths):
+            if not paths.plan.is_file() or not is_held(paths):
+                continue
+            try:
                 beside = paths.is_check and read_plan(paths).gpus == 0
                 (self.check_executor if beside else self.executor).submit(paths)
+            except (PlanError, ExecutorAway) as error:
+                # One run's fault must not keep the server from the others.
+                log.warning("session %s: %s is not taken up: %s", paths.session, paths.name, error)
 
     async def in_thread(self, call: Callable[..., Result], *args: Any) -> Result:
         """Run what may block (SQL, files) without holding up the event loop."""

@@ -23,6 +23,8 @@ from harness.recorded import (
     RecordingError,
     Said,
     Step,
+    as_list,
+    as_object,
     cut_file,
     kind,
 )
@@ -59,9 +61,9 @@ def read_conversation(
     """Raises RecordingError."""
     calls: list[_Call] = []
     said: list[Said] = []
-    for number, message in enumerate(_list(value.get("messages"), f"{where}: 'messages'"), 1):
+    for number, message in enumerate(as_list(value.get("messages"), f"{where}: 'messages'"), 1):
         place = f"{where}, message {number}"
-        message = _object(message, place)
+        message = as_object(message, place)
         role = str(message.get("role") or "assistant")
         text = _content(message.get("content", message.get("text")))
         at = _time(message.get("timestamp"))
@@ -96,9 +98,9 @@ def read_atif(
     calls: list[_Call] = []
     said: list[Said] = []
     results = 0
-    for number, step in enumerate(_list(value.get("steps"), f"{where}: 'steps'"), start=1):
+    for number, step in enumerate(as_list(value.get("steps"), f"{where}: 'steps'"), start=1):
         place = f"{where}, step {number}"
-        step = _object(step, place)
+        step = as_object(step, place)
         source = step.get("source")
         if source not in ("system", "user", "agent"):
             raise RecordingError(f"{place}: 'source' must be system, user or agent")
@@ -108,8 +110,8 @@ def read_atif(
             if text := _content(step.get(key)):
                 said.append(Said(role if key == "message" else "thought", text, at))
         answers, loose = _answers(step.get("observation"), place)
-        for call in _list(step.get("tool_calls") or [], f"{place}: 'tool_calls'"):
-            call = _object(call, f"{place}: a tool call")
+        for call in as_list(step.get("tool_calls") or [], f"{place}: 'tool_calls'"):
+            call = as_object(call, f"{place}: a tool call")
             text = answers.get(str(call.get("tool_call_id")))
             results += text is not None
             extra = step.get("extra")
@@ -166,8 +168,8 @@ def _kept(value: object) -> dict[str, Any]:
 
 
 def _own_files(value: Mapping[str, Any], where: str) -> Iterator[EditableFile]:
-    for record in _list(value.get("files", []), f"{where}: files"):
-        record = _object(record, f"{where}: a file")
+    for record in as_list(value.get("files", []), f"{where}: files"):
+        record = as_object(record, f"{where}: a file")
         try:
             regions = [(str(r["name"]), int(r["first"]), int(r["last"])) for r in record["regions"]]
             yield EditableFile.from_text(str(record["name"]), str(record["text"]), regions)
@@ -181,9 +183,9 @@ def _answers(value: object, place: str) -> tuple[dict[str, str], str | None]:
         return {}, None
     found: dict[str, str] = {}
     loose = None
-    results = _object(value, f"{place}: 'observation'").get("results")
-    for result in _list(results or [], f"{place}: 'results'"):
-        result = _object(result, f"{place}: a result")
+    results = as_object(value, f"{place}: 'observation'").get("results")
+    for result in as_list(results or [], f"{place}: 'results'"):
+        result = as_object(result, f"{place}: a result")
         text = _content(result.get("content")) or ""
         if isinstance(result.get("source_call_id"), str):
             found[result["source_call_id"]] = text
@@ -310,15 +312,3 @@ def _time(value: object) -> datetime | None:
         return datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         return None
-
-
-def _object(value: object, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise RecordingError(f"{what} must be an object, not {kind(value)}")
-    return value
-
-
-def _list(value: object, what: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise RecordingError(f"{what} must be a list, not {kind(value)}")
-    return value

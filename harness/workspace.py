@@ -143,6 +143,11 @@ class RunPaths:
         return self.root.parents[1].name
 
     @property
+    def name(self) -> str:
+        """As its folder is called."""
+        return self.root.name
+
+    @property
     def is_check(self) -> bool:
         """Whether it is one of a session's checks, not of its tests."""
         return self.root.parent.name == CHECKS

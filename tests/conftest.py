@@ -18,8 +18,10 @@ from postgres import Cluster, cluster, why_not
 
 import server
 from harness.datasets import prepare
+from harness.events import AnyEvent, Header, TestFinished
 from harness.jobs.local import LocalExecutor
 from harness.settings import Settings
+from harness.store import Store
 from harness.task import find_tasks
 from harness.workspace import RunPaths
 
@@ -180,6 +182,23 @@ def new_player(client: TestClient, **body: Any) -> Player:
     assert response.status_code == 201, response.text
     created = response.json()
     return Player(client, created["id"], created["token"], created)
+
+
+def stored(folder: Path, session_id: str) -> tuple[Header, list[AnyEvent]]:
+    """A session as a test's own database has it, hidden values and all."""
+    store = Store(f"sqlite:///{folder / 'state' / 'harness.sqlite3'}")
+    loaded = store.load(session_id)
+    store.close()
+    assert loaded is not None
+    return loaded
+
+
+def finished_test(folder: Path, session_id: str) -> TestFinished:
+    """The one finished test of a stored session."""
+    events = stored(folder, session_id)[1]
+    [finished] = [event for event in events if isinstance(event, TestFinished)]
+    assert finished.private is not None
+    return finished
 
 
 @pytest.fixture

@@ -10,14 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEY, Player, new_player
+from conftest import KEY, Player, finished_test, new_player
 from fastapi.testclient import TestClient
 
 from harness.access import KEY_SHAPE, BadKeys, cookie_of, parse_keys
-from harness.events import TestFinished
 from harness.hosts import Hosts
 from harness.limits import BURST_SECONDS, REMEMBERED, Buckets
-from harness.store import Store
 
 OPEN = {("GET", "/healthz"), ("GET", "/readyz")}
 READ_BY_ANY_TOKEN = {
@@ -103,11 +101,7 @@ def test_a_path_that_leads_nowhere_needs_a_key_too(client: TestClient) -> None:
 def test_hidden_values_are_in_no_answer_to_a_sessions_token(player: Player, tmp_path: Path) -> None:
     player.call("test", wait_s=50)
     answers = [player.text("status"), player.text("check", wait_s=50), player.text("submit", n=1)]
-    store = Store(f"sqlite:///{tmp_path / 'state' / 'harness.sqlite3'}")
-    loaded = store.load(player.id)
-    store.close()
-    assert loaded is not None
-    [finished] = [event for event in loaded[1] if isinstance(event, TestFinished)]
+    finished = finished_test(tmp_path, player.id)
     assert finished.private is not None
     hidden = finished.private["values"]["fit"]
     unseen = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TOY_TASKS, Player, new_player
+from conftest import TOY_TASKS, Player, finished_test, new_player
 from fastapi.testclient import TestClient
 
-from harness.events import Header, TestFinished, chain_break, digest_of, parse_event
-from harness.store import Store
+from harness.events import Header, chain_break, digest_of, parse_event
+from harness.jobs.processes import lock_run
+from harness.workspace import RunPaths
 
 FIRST_RESULT = """\
 [Test #1] (2 tests remaining; call submit(n=N) to choose which test result to submit as final)
@@ -227,11 +229,7 @@ def test_hidden_values_are_nowhere_in_what_a_token_can_fetch(
 ) -> None:
     player.call("test", wait_s=50)
     player.call("submit", n=1)
-    store = Store(f"sqlite:///{tmp_path / 'state' / 'harness.sqlite3'}")
-    loaded = store.load(player.id)
-    store.close()
-    assert loaded is not None
-    [finished] = [event for event in loaded[1] if isinstance(event, TestFinished)]
+    finished = finished_test(tmp_path, player.id)
     assert finished.private is not None
     hidden = finished.private["values"]["fit"]
     assert set(hidden) == {"metrics", "final", "audit"}
@@ -278,6 +276,25 @@ def test_a_restart_changes_nothing(
     assert finished["budget"]["used"] == 1
     assert "FIRST_RATE = 0.02" in after.get("/files/line_rate.py")
     assert after.text("undo") == "Undo complete:\nRestored: line_rate.py"
+
+
+def test_a_run_that_cannot_be_read_keeps_no_server_down(
+    start_server: Callable[..., TestClient], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = start_server()
+    player = new_player(first)
+    player.call("test", wait_s=50)
+    first.__exit__(None, None, None)
+    paths = RunPaths(tmp_path / "state/sessions" / player.id / "runs/test-1.1")
+    paths.plan.write_text("{}")
+    lock = lock_run(paths)  # as a runner holds it that is at work
+    assert lock is not None
+    try:
+        second = start_server()
+        assert second.get("/readyz").status_code == 200
+        assert "test-1.1 is not taken up" in caplog.text
+    finally:
+        os.close(lock)
 
 
 def test_a_dead_runner_is_resumed_under_its_number(player: Player, tmp_path: Path) -> None:

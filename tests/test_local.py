@@ -289,5 +289,5 @@ def test_a_directory_that_is_not_prepared_is_refused(tmp_path: Path) -> None:
 
 def test_the_table_of_executors() -> None:
     assert isinstance(make_executor("local", slots=2), LocalExecutor)
-    with pytest.raises(ValueError, match=f"there are: {', '.join(sorted(EXECUTORS))}"):
+    with pytest.raises(ValueError, match=f"may be one of: {', '.join(sorted(EXECUTORS))}"):
         make_executor("cloud")

@@ -85,6 +85,28 @@ def test_what_is_not_there(
     assert said in output
 
 
+@pytest.mark.parametrize(
+    ("executor", "said"),
+    [
+        ("nowhere", (2, "HARNESS_EXECUTOR is 'nowhere'; it may be one of: local, slurm")),
+        ("slurm", (1, "squeue: ")),
+    ],
+)
+def test_cancel_where_tests_cannot_be_reached(
+    player: Player,
+    harness: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    executor: str,
+    said: tuple[int, str],
+) -> None:
+    player.call("edit", **SLOW)
+    player.call("test", wait_s=0)
+    monkeypatch.setenv("HARNESS_EXECUTOR", executor)
+    monkeypatch.setenv("PATH", "/nonexistent")  # where there is no squeue
+    code, output = harness("cancel", player.id)
+    assert (code, said[1] in output) == (said[0], True), output
+
+
 def test_logs_of_an_unknown_stage(player: Player, harness: Callable[..., tuple[int, str]]) -> None:
     player.call("test", wait_s=50)
     code, said = harness("logs", player.id, "--stage", "none")

@@ -11,14 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import Player
+from conftest import Player, finished_test, stored
 from fastapi.testclient import TestClient
 from test_client import slow_down
 
 from harness import stream
 from harness.client import Client, Session
-from harness.events import TestFinished, chain_break, parse_event
-from harness.store import Store
+from harness.events import chain_break, parse_event
 
 
 @pytest.fixture
@@ -116,11 +115,7 @@ def test_hidden_values_do_not_appear(session: Session, live_url: str, tmp_path: 
     session.finish(session.test())
     session.submit(1)
     everything = raw(session, live_url).text
-    store = Store(f"sqlite:///{tmp_path / 'state' / 'harness.sqlite3'}")
-    loaded = store.load(session.id)
-    store.close()
-    assert loaded is not None
-    [finished] = [event for event in loaded[1] if isinstance(event, TestFinished)]
+    finished = finished_test(tmp_path, session.id)
     assert finished.private is not None
     hidden = finished.private["values"]["fit"]
     for value in (hidden["metrics"]["worst"], hidden["final"]["error"], finished.private["salt"]):
@@ -128,4 +123,4 @@ def test_hidden_values_do_not_appear(session: Session, live_url: str, tmp_path: 
     assert "worst" not in everything
     # What a follower reads is the same chain.
     events = [parse_event(event.data) for event in session.events() if event.seq is not None]
-    assert chain_break(loaded[0], events) is None
+    assert chain_break(stored(tmp_path, session.id)[0], events) is None

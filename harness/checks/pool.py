@@ -110,9 +110,11 @@ def _write(stream: IO[bytes], value: Any) -> None:
 def _read(stream: IO[bytes]) -> Any:
     """Raises EOFError at the end."""
     head = stream.read(4)
-    if len(head) < 4:
+    size = struct.unpack("<I", head)[0] if len(head) == 4 else 0
+    content = stream.read(size)
+    if not content or len(content) < size:
         raise EOFError
-    return pickle.loads(stream.read(struct.unpack("<I", head)[0]))
+    return pickle.loads(content)
 
 
 # ---- In a worker ---------------------------------------------------------------------------------

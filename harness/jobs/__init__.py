@@ -24,6 +24,10 @@ class JobState:
     """Until it starts, about; only while queued."""
 
 
+class UnknownExecutor(ValueError):
+    """A name that is not in EXECUTORS."""
+
+
 class ExecutorAway(RuntimeError):
     """What runs tests does not answer now; nothing is lost, and it is asked again. One line."""
 
@@ -66,8 +70,9 @@ EXECUTORS: Mapping[str, str] = {
 
 
 def make_executor(name: str, **options: Any) -> Executor:
-    """The executor of that name. ValueError, with the choices, if there is none."""
+    """The executor of that name. Raises UnknownExecutor, with the choices, if there is none."""
     if name not in EXECUTORS:
-        raise ValueError(f"unknown executor {name!r}; there are: {', '.join(sorted(EXECUTORS))}")
+        known = ", ".join(sorted(EXECUTORS))
+        raise UnknownExecutor(f"HARNESS_EXECUTOR is {name!r}; it may be one of: {known}")
     module, _, noun = EXECUTORS[name].partition(":")
     return cast(Executor, getattr(import_module(module), noun)(**options))
