@@ -413,6 +413,9 @@ def ps(
     if as_json:
         typer.echo(json.dumps([job.as_json() for job in jobs], indent=1))
         return
+    if not jobs:
+        typer.echo("Nothing waits or runs.")
+        return
     table = Table("session", "job", "profile", "state", "GPUs", "at", "left", "since")
     for job in map(run_commands.Job.as_json, jobs):
         at = f"{job['stage']}, {job['role']}" if job["stage"] else ""

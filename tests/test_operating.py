@@ -107,6 +107,11 @@ def test_cancel_where_tests_cannot_be_reached(
     assert (code, said[1] in output) == (said[0], True), output
 
 
+def test_nothing_to_list(client: TestClient, harness: Callable[..., tuple[int, str]]) -> None:
+    assert harness("ps") == (0, "Nothing waits or runs.\n")
+    assert harness("ps", "--json") == (0, "[]\n")
+
+
 def test_logs_of_an_unknown_stage(player: Player, harness: Callable[..., tuple[int, str]]) -> None:
     player.call("test", wait_s=50)
     code, said = harness("logs", player.id, "--stage", "none")

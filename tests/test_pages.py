@@ -328,6 +328,7 @@ def test_a_test_is_followed_and_shown_with_what_agents_never_see(
     html = page(client, f"/sessions/{player.id}/tests")
     said = words(html)
     assert "Metric test #1 unedited file measured here" in said
+    assert "One run each, of one seed: a small difference may be luck." in said
     assert re.search(r"error metres, lower is better \d\.\d{3} −\d\.\d{3} better 0\.267", said)
     assert "worst hidden from agents" in said
     assert "error (final split) hidden from agents" in said
