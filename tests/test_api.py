@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from conftest import TOY_TASKS, Player, finished_test, new_player
 from fastapi.testclient import TestClient
+from runs import wait_for
 
 from harness.events import Header, chain_break, digest_of, parse_event
-from harness.jobs.processes import lock_run
+from harness.jobs.processes import is_held, lock_run
 from harness.workspace import RunPaths
 
 FIRST_RESULT = """\
@@ -287,6 +288,7 @@ def test_a_run_that_cannot_be_read_keeps_no_server_down(
     first.__exit__(None, None, None)
     paths = RunPaths(tmp_path / "state/sessions" / player.id / "runs/test-1.1")
     paths.plan.write_text("{}")
+    wait_for(lambda: not is_held(paths), 10)  # its runner lives a little longer than its result
     lock = lock_run(paths)  # as a runner holds it that is at work
     assert lock is not None
     try:

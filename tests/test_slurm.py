@@ -139,7 +139,7 @@ def test_nothing_of_the_servers_environment_gets_into_a_job(
         with contextlib.suppress(psutil.AccessDenied):  # the machine's own, above slurmd
             assert "hunter2" not in process.environ().values(), process
     assert executor.threads == 1
-    assert run.hardware.exists()
+    wait_for(run.hardware.exists, 60)
     executor.cancel(run)
     wait_for(lambda: ended(executor, run), 60)
 
