@@ -1,4 +1,4 @@
-"""The terminal door: `harness serve`, `demo`, `replay`, `check`, `data`, `doctor`, `gc`."""
+"""The terminal door: `harness serve`, `demo`, `replay`, `check`, `task`, `data`, `doctor`, `gc`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness import demo as demo_session
-from harness import replay_modes, replay_view, run_commands
+from harness import replay_modes, replay_view, run_commands, task_commands
 from harness.database import DatabaseRefused, one_line
 from harness.datasets import DataError, Dataset, Manifest, datasets
 from harness.datasets import prepare as prepare_dataset
@@ -47,6 +47,7 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="The data sets that tests train and score on.")
 app.add_typer(data_app, name="data")
+app.add_typer(task_commands.app, name="task")
 
 BAD_INPUT = 2
 """exit code for a mistake in the command or its input"""

@@ -492,6 +492,22 @@ def find_tasks(root: Path) -> dict[str, Task]:
     return dict(sorted(tasks.items()))
 
 
+def line_of(path: Path, loc: Loc) -> int:
+    """The line of a field of a YAML file, as an error about it names it; 1 if it can't be read."""
+    try:
+        return _Document.read(path).line(loc)
+    except TaskError:
+        return 1
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of task.yaml."""
+    found = Task.model_json_schema(by_alias=True)
+    found["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    found["title"] = "task.yaml"
+    return found
+
+
 class _Document:
     """A YAML file whose fields know their lines."""
 
@@ -603,7 +619,11 @@ def _check(task: Task) -> Iterator[tuple[Loc, str]]:
         if name in {f.name for f in task.files}:
             yield ("siblings", index, "name"), f"{name!r} is an editable file"
     for index, file in enumerate(task.files):
-        yield from _unique(("files", index, "regions"), [r.name for r in file.regions], "name")
+        names = [r.name for r in file.regions]
+        yield from _unique(("files", index, "regions"), names, "name")
+        for unknown in file.constraints.unknown_regions(names):
+            loc = ("files", index, "constraints", "regions")
+            yield loc, f"{unknown!r} is no region of the file; there are {_listed(names)}"
     if not (task.folder / task.instruction).is_file():
         yield ("instruction",), f"no such file: {task.instruction}"
     if task.contract and not (task.folder / task.contract.script).is_file():

@@ -14,7 +14,12 @@ ROOT = Path(__file__).parents[1]
 # and from its own.
 FLOORS = (
     ("server",),
-    ("harness.api", "harness.cli", "harness.demo", "harness.doctor"),
+    ("harness.api", "harness.cli", "harness.doctor"),
+    ("harness.task_commands",),
+    ("harness.scaffold",),
+    ("harness.soundness",),
+    ("harness.trial",),
+    ("harness.demo",),
     (
         "harness.mcp_server",
         "harness.stream",
