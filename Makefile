@@ -17,7 +17,7 @@ test: lint
 
 # Every edit that tries to spoil a score, and every kind of edit that must be accepted.
 attacks: install
-	$(BIN)/pytest $(PARALLEL) tests/test_attacks.py -m "attacks or not attacks"
+	$(BIN)/pytest $(PARALLEL) tests/test_attacks.py tests/test_contract.py -m "attacks or not attacks"
 
 # Agents at work on a server that is killed 200 times; everything is compared afterwards.
 soak: install
