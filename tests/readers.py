@@ -23,7 +23,7 @@ def readers_python() -> Path:
     """The Python that has them; without it, the test is skipped."""
     named = os.environ.get("HARNESS_READERS_PYTHON")
     found = Path(named) if named else ROOT / ".readers-venv/bin/python"
-    if named is None and not found.exists():
+    if not named and not found.exists():
         pytest.skip("others' readers are not here: `make readers`, or set HARNESS_READERS_PYTHON")
     return found
 
