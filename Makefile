@@ -13,7 +13,7 @@ READERS := .readers-venv
 .PHONY: demo test soak slow attacks lint install readers lock clean
 
 demo: install
-	$(BIN)/harness demo
+	$(BIN)/harness demo --task llm-pretrain-residual
 
 test: lint
 	$(BIN)/pytest $(PARALLEL)

@@ -207,7 +207,8 @@ def cut_statement(text: str, tree: ast.Module, first: int, last: int) -> tuple[i
             start, end = _extent(node)
             begins_inside = first <= start <= last < end
             ends_inside = start < first <= end < last
-            if begins_inside or ends_inside:
+            head_inside = start < first <= _head(node)
+            if begins_inside or ends_inside or head_inside:
                 return start, end
     return None
 
@@ -219,6 +220,14 @@ def _extent(node: ast.AST) -> tuple[int, int]:
     decorators = getattr(node, "decorator_list", [])
     start = min([node.lineno, *(decorator.lineno for decorator in decorators)])
     return start, node.end_lineno or node.lineno
+
+
+def _head(node: ast.AST) -> int:
+    """The last line of what stands before a statement's body, or of the statement itself."""
+    body = getattr(node, "body", None)
+    if isinstance(body, list) and body:
+        return int(getattr(node, "lineno", 0))
+    return int(getattr(node, "end_lineno", 0) or 0)
 
 
 def _logical_lines(text: str) -> Iterator[tuple[int, int]]:
@@ -395,7 +404,11 @@ def _scores(task: Task, profile: str, trial: Trial) -> Iterator[Fault]:
     for index, metric in enumerate(task.metrics):
         if metric.kind == "scored" and metric.name in wanted - trial.metrics.keys():
             reason = next((r for r in trial.score_problems.get(metric.stage, ())), "no value came")
-            yield Fault("scores", _at(task, "metrics", index), f"{metric.name}: {reason}")
+            yield Fault(
+                "scores",
+                _at(task, "metrics", index),
+                f"{metric.name}: {reason.removeprefix('ERROR: ')}",
+            )
 
 
 def _leaks(task: Task, profile: str, trial: Trial) -> Iterator[Fault]:

@@ -3,8 +3,9 @@
 import json
 import os
 
-import channel
 import numpy as np
+
+import channel
 
 
 def points(split):

@@ -4,8 +4,9 @@ import json
 import os
 import sys
 
-import channel
 import numpy as np
+
+import channel
 
 sys.path.insert(0, os.environ["HARNESS_FILES"])
 import curve
