@@ -180,18 +180,18 @@ def test_a_metric_that_scoring_leaves_out(bench: Bench) -> None:
     code, found = bench.check()
     assert code == 1
     [(where, message)] = found["scores"]
-    assert where == f"task.yaml:{bench.line('task.yaml', 'name: error, kind: scored')}"
-    assert message == "error: metrics.json: hidden.metrics: worst is missing"
+    assert where == f"task.yaml:{bench.line('task.yaml', 'name: mae, kind: scored')}"
+    assert message == "mae: metrics.json: hidden.metrics: worst is missing"
 
 
 def test_feedback_that_is_not_printed_hidden_values_that_are_and_limits_that_are_too_tight(
     bench: Bench,
 ) -> None:
-    bench.spoil("task.yaml", "'loss=([0-9.]+|nan|inf)'", "'lost=([0-9.]*)'")
+    bench.spoil("task.yaml", "'fit_mae=([0-9.]+|nan|inf)'", "'lost=([0-9.]*)'")
     bench.spoil(
         "scripts/scoring.py",
-        '{"error": float(np.mean(development))}',
-        '{"error": float(np.mean(final))}',
+        '{"mae": float(np.mean(development))}',
+        '{"mae": float(np.mean(final))}',
     )
     bench.spoil("task.yaml", "run_s: 60", "run_s: 15")
     bench.spoil("task.yaml", "tests: 3", "tests: 3\nmax_step_ratio: 1000")
@@ -199,12 +199,10 @@ def test_feedback_that_is_not_printed_hidden_values_that_are_and_limits_that_are
     assert code == 1
     pattern = f"task.yaml:{bench.line('task.yaml', 'lost=')}"
     assert found["feedback"] == [
-        (pattern, "loss is in none of the 1 lines that fit-small printed"),
+        (pattern, "fit_mae is in none of the 1 lines that fit-small printed"),
     ]
-    error = f"task.yaml:{bench.line('task.yaml', 'name: error, kind: scored')}"
-    assert (error, "error on the final split stands in the answer to GET /tests/1") in found[
-        "hidden"
-    ]
+    error = f"task.yaml:{bench.line('task.yaml', 'name: mae, kind: scored')}"
+    assert (error, "mae on the final split stands in the answer to GET /tests/1") in found["hidden"]
     [(where, message)] = found["limits"]
     assert where == f"task.yaml:{bench.line('task.yaml', 'run_s')}"
     assert re.fullmatch(
@@ -297,7 +295,7 @@ def test_tasks_are_listed_and_shown(shown: Callable[..., str]) -> None:
     assert rows["curve-fit"]["baselines"] == ["cubic"]
     assert "llm-pretrain-residual" in shown("list")
     whole = shown("show", "curve-fit")
-    for part in ("features", "11–11", "error (primary)", "run 60 s, score 60 s", "baseline cubic"):
+    for part in ("features", "11–11", "mae (primary)", "run 60 s, score 60 s", "baseline cubic"):
         assert part in whole
     assert json.loads(shown("show", "curve-fit", "--json"))["name"] == "curve-fit"
 

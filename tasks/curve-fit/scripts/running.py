@@ -16,8 +16,8 @@ def main():
     chance = np.random.default_rng(int(os.environ["HARNESS_SEED"]))
     x, y = chance.permutation(points)[: len(points) // 4].T
     weights = curve.fit(x, y)
-    loss = np.abs(curve.predict(weights, x) - y).mean()
-    print(f"FIT: step={len(x)}, loss={loss:.4f}", flush=True)
+    mae = np.abs(curve.predict(weights, x) - y).mean()
+    print(f"FIT: step={len(x)}, fit_mae={mae:.4f}", flush=True)
     with open(os.path.join(os.environ["HARNESS_OUT"], "weights.json"), "w") as f:
         json.dump(weights.tolist(), f)
 

@@ -26,12 +26,12 @@ def main():
         server.call("load")
         development, final = errors(server, "development"), errors(server, "final")
     metrics = {
-        "metrics": {"error": float(np.mean(development))},
-        "per_window": {"error": development},
+        "metrics": {"mae": float(np.mean(development))},
+        "per_window": {"mae": development},
         "hidden": {
             "metrics": {"worst": max(development)},
-            "final": {"error": float(np.mean(final))},
-            "per_window": {"error": final},
+            "final": {"mae": float(np.mean(final))},
+            "per_window": {"mae": final},
         },
     }
     with open(os.path.join(os.environ["HARNESS_OUT"], "metrics.json"), "w") as f:
