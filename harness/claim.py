@@ -40,7 +40,16 @@ class Claim:
             ) from error
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        self._state = state
         self.name = _name(state)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the folder is still where it was: a file system may have been unmounted."""
+        try:
+            return self._state.name.read_text(encoding="ascii").strip() == self.name
+        except (OSError, ValueError):
+            return False
 
     def release(self) -> None:
         if self._file is not None:

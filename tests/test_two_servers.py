@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sqlalchemy import text as sql
 from test_api import RAISES, SLOWER
 
 from harness.claim import Claim, FolderTaken
+from harness.ending import end_session
 from harness.events import MessageKept, chain_break
 from harness.session import Session
 from harness.store import Store
@@ -262,3 +264,27 @@ def test_a_state_folder_has_one_server_at_a_time(tmp_path: Path) -> None:
     claim = Claim(StatePaths(tmp_path))
     assert claim.name == name
     claim.release()
+
+
+def test_open_sessions_of_a_key_are_counted_over_servers_and_restarts(
+    start_server: Callable[..., TestClient], tmp_path: Path, database_url: str
+) -> None:
+    limited = {"database_url": database_url, "limit_open_sessions": 3}
+    first = start_server(**limited)
+    second = start_server(state_dir=tmp_path / "state-2", **limited)
+    new_player(first)
+    oldest = new_player(second)
+    clients = [first, second] * 3
+
+    def opened(client: TestClient) -> int:
+        return client.post("/v1/sessions", json={"task": "two-files"}).status_code
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        assert sorted(pool.map(opened, clients)) == [201, 429, 429, 429, 429, 429]
+    first.__exit__(None, None, None)
+    again = start_server(**limited)
+    assert [opened(again), opened(second)] == [429, 429]
+    store = Store(database_url)
+    end_session(store, oldest.id, "it is enough")
+    store.close()
+    assert [opened(again), opened(second)] == [201, 429]
