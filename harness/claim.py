@@ -47,8 +47,8 @@ class Claim:
     def is_there(self) -> bool:
         """Whether the folder is still where it was: a file system may have been unmounted."""
         try:
-            return self._state.name.read_text(encoding="ascii").strip() == self.name
-        except (OSError, ValueError):
+            return name_of(self._state) == self.name
+        except OSError:
             return False
 
     def release(self) -> None:
@@ -57,11 +57,18 @@ class Claim:
             self._file = None
 
 
-def _name(state: StatePaths) -> str:
+def name_of(state: StatePaths) -> str | None:
+    """The folder's name; None if it has none."""
     with contextlib.suppress(FileNotFoundError):
         found = state.name.read_text(encoding="ascii", errors="replace").strip()
         if re.fullmatch(r"[0-9a-f]{12}", found):
             return found
+    return None
+
+
+def _name(state: StatePaths) -> str:
+    if (found := name_of(state)) is not None:
+        return found
     made = secrets.token_hex(6)
     write_atomic(state.name, made + "\n")
     return made

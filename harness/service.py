@@ -231,13 +231,20 @@ class Service:
     async def start(self) -> None:
         """Take up every open session's test and begin to watch."""
         waiting: list[tuple[datetime, LiveSession, Attempt]] = []
+        unwanted: list[RunPaths] = []
         for row in await self.in_thread(lambda: self.store.list_sessions(open_only=True)):
-            live = await self.get(row.id)
-            active = live.session.state.active if live else None
-            if live is not None and active is not None and self._is_here(live, active):
-                waiting.append((active.queued_at or row.created_at, live, active))
+            if (live := await self.get(row.id)) is None:
+                continue
+            for attempt in live.session.state.attempts:
+                if attempt.active and self._is_here(live, attempt):
+                    waiting.append((attempt.queued_at or row.created_at, live, attempt))
+                elif attempt.is_lost and self._is_here(live, attempt):
+                    unwanted.append(self.run_paths(live, attempt))
         # What is alive holds GPUs; the others wait in the order in which they came.
         await self.in_thread(self._take_up_living)
+        for paths in unwanted:  # given back while we were taken for gone
+            with contextlib.suppress(OSError, ValueError, ExecutorAway):
+                await self.in_thread(self.executor.cancel, paths)
         for _, live, active in sorted(waiting, key=lambda each: each[0]):
             try:
                 await self.in_thread(self._take_up, live, active)
