@@ -243,8 +243,7 @@ class Service:
         # What is alive holds GPUs; the others wait in the order in which they came.
         await self.in_thread(self._take_up_living)
         for paths in unwanted:  # given back while we were taken for gone
-            with contextlib.suppress(OSError, ValueError, ExecutorAway):
-                await self.in_thread(self.executor.cancel, paths)
+            await self.in_thread(self._stop, paths)
         for _, live, active in sorted(waiting, key=lambda each: each[0]):
             try:
                 await self.in_thread(self._take_up, live, active)
@@ -438,7 +437,7 @@ class Service:
         live.journaled += weights(added)
         if active is not None and active.is_lost and self._is_here(live, active):
             # Somebody took us for gone; what we would still find out nobody waits for.
-            self.executor.cancel(self.run_paths(live, active))
+            self._stop(self.run_paths(live, active))
         return bool(added)
 
     async def refresh(self, live: LiveSession) -> None:
@@ -926,13 +925,19 @@ class Service:
             self._tests.forget(paths)
         return True
 
+    def _stop(self, paths: RunPaths) -> None:
+        """End a run that nobody waits for, as far as that can be done."""
+        try:
+            self.executor.cancel(paths)
+        except (OSError, ValueError, ExecutorAway) as error:
+            log.warning("session %s: %s could not be ended: %s", paths.session, paths.name, error)
+
     def _lost(self, live: LiveSession, active: Attempt, paths: RunPaths, what: str) -> bool:
         """Give a test back whose run directory is gone; agents' code cannot have done that."""
         if not self.claim.is_there:
             raise OSError("the state folder is away")  # and comes back with everything in it
         log.error("session %s: test #%d is lost: %s", live.session.id, active.number, what)
-        with contextlib.suppress(OSError, ValueError, ExecutorAway):
-            self.executor.cancel(paths)
+        self._stop(paths)
         self._tests.forget(paths)
         live.session.record(
             TestReleased(

@@ -4,6 +4,7 @@ directory that is gone. Each ends, uncounted, says why, and is in nobody's way."
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -172,3 +173,26 @@ def test_a_test_whose_directory_is_lost_is_given_back(
     status = read_status(run_of(tmp_path, player, 2))
     assert status is not None
     assert status.state == "finished"
+
+
+def test_a_directory_that_cannot_be_read_is_given_up(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.service.UNREADABLE_TIMES", 3)
+    player = new_player(client)
+    begin(player)
+    run = run_of(tmp_path, player)
+    runner = living_runner(run)
+    assert runner is not None
+    run.root.chmod(0)
+    try:
+        if os.access(run.root, os.R_OK):
+            pytest.skip(
+                "root reads everything: setpriv --bounding-set=-dac_override,-dac_read_search"
+            )
+        wait_for(lambda: kinds(player)[-1] == "test_released")
+        assert "since its run directory cannot be read" in player.get("/tests/1")["text"]
+        assert player.call("status")["budget"]["used"] == 0
+        wait_for(lambda: not runner.is_running() or runner.status() == psutil.STATUS_ZOMBIE)
+    finally:
+        run.root.chmod(0o700)

@@ -107,10 +107,11 @@ class LocalExecutor:
     def cancel(self, run: RunPaths) -> None:
         """As Executor.cancel."""
         with self._lock:
-            if not run.root.is_dir():
+            try:
+                run.cancel.touch()
+            except (FileNotFoundError, PermissionError):
                 self._end_lost(run)
                 return
-            run.cancel.touch()
             self.poll()
             running = self._running.get(run)
             if running is not None and running.pid is not None:
@@ -207,7 +208,7 @@ class LocalExecutor:
         return True
 
     def _end_lost(self, run: RunPaths) -> None:
-        """For a run whose directory is gone: there is nothing left to write a cancellation in."""
+        """For a run whose directory is gone or closed: no cancellation can be written there."""
         self._pending.pop(run, None)
         running = self._running.get(run)
         with contextlib.suppress(ProcessLookupError):
