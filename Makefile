@@ -7,7 +7,10 @@ INSTALLED := $(VENV)/.installed
 # Tests start processes of two threads each: four workers keep eight cores busy.
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: demo test soak slow attacks lint install lock clean
+# Others' readers of what we write, which tests ask; their pins are not ours.
+READERS := .readers-venv
+
+.PHONY: demo test soak slow attacks lint install readers lock clean
 
 demo: install
 	$(BIN)/harness demo
@@ -17,7 +20,7 @@ test: lint
 
 # Every edit that tries to spoil a score, and every kind of edit that must be accepted.
 attacks: install
-	$(BIN)/pytest $(PARALLEL) tests/test_attacks.py -m "attacks or not attacks"
+	$(BIN)/pytest $(PARALLEL) tests/test_attacks.py tests/test_contract.py -m "attacks or not attacks"
 
 # Agents at work on a server that is killed 200 times; everything is compared afterwards.
 soak: install
@@ -42,6 +45,14 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
+readers: $(READERS)/.installed
+
+$(READERS)/.installed: tests/readers.lock
+	$(PYTHON) -m venv $(READERS)
+	$(READERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+	  --ignore-requires-python -r tests/readers.lock
+	@touch $@
+
 # The newest versions that pyproject.toml allows, tried in a venv of their own.
 lock:
 	$(PYTHON) -m venv .lock-venv
@@ -51,4 +62,4 @@ lock:
 	rm -rf .lock-venv
 
 clean:
-	rm -rf $(VENV) .harness
+	rm -rf $(VENV) $(READERS) .harness

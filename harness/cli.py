@@ -184,7 +184,8 @@ def export(
         str, typer.Option("--format", help="jsonl, atif, inspect, markdown or html.")
     ] = "html",
     out: Annotated[
-        Path | None, typer.Option(help="The file to write; - prints. Named by itself if left out.")
+        Path | None,
+        typer.Option(help="The file to write, or a folder for it; - prints. Left out: here."),
     ] = None,
 ) -> None:
     """Write a session in another form. Nothing that is hidden from agents is in it."""

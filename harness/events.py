@@ -61,6 +61,15 @@ class Header(_Record):
     files: tuple[FileRecord, ...]
     locked_digest: str
     """over every locked byte of the editable files and the whole of their siblings"""
+    # What follows is left out where it says nothing: older headers keep their hash.
+    purpose: Literal["agent", "baseline", "confirmation"] = Field(
+        default="agent", exclude_if=lambda purpose: purpose == "agent"
+    )
+    """`baseline`: the harness plays a baseline's edits; `confirmation`: a submission's, anew"""
+    of: str | None = Field(default=None, exclude_if=lambda of: of is None)
+    """the baseline's name (empty for the unedited files), or the session that is confirmed"""
+    seeds: tuple[int, ...] = Field(default=(), exclude_if=lambda seeds: not seeds)
+    """the seed of each test, where they are not all the profile's"""
 
     @property
     def hash(self) -> str:
@@ -198,6 +207,32 @@ class TestReleased(Event):
     findings: tuple[dict[str, Any], ...] = ()
 
 
+class TestRegraded(Event):
+    """A finished test's metrics as another scoring rule has them; the latest counts.
+
+    `private` holds the hidden values, as that of `test_finished`.
+    """
+
+    __test__ = False
+    type: Literal["test_regraded"] = "test_regraded"
+    number: int
+    attempt: int
+    task_version: int
+    """of the task whose rule was applied"""
+    scored: bool
+    metrics: dict[str, dict[str, float]]
+    """visible scored metrics by stage"""
+
+
+class Reviewed(Event):
+    """A person's verdict on the session; the latest counts."""
+
+    type: Literal["reviewed"] = "reviewed"
+    verdict: Literal["clean", "suspect", "disqualified"]
+    category: str = ""
+    note: str = ""
+
+
 class Submitted(Event):
     """The session's final result was chosen; it is closed."""
 
@@ -222,6 +257,8 @@ AnyEvent = Annotated[
     | TestResumed
     | TestFinished
     | TestReleased
+    | TestRegraded
+    | Reviewed
     | Submitted
     | SessionEnded,
     Field(discriminator="type"),

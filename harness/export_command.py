@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from harness.database import DatabaseRefused, one_line
 from harness.events import AnyEvent
-from harness.exports import EXPORTS, SUFFIXES, ExportError
+from harness.exports import EXPORTS, ExportError, file_name
 from harness.recordings import of_journal, read_recordings
 from harness.replay_view import task_files
 from harness.settings import Settings, one_of
@@ -41,7 +41,9 @@ def export_session(
     if out is not None and str(out) == "-":
         sys.stdout.write(text)
         return None
-    target = out or Path(name + SUFFIXES[format])
+    target = out or Path()
+    if target.is_dir():
+        target /= file_name(format, stories[0], name)
     if target.exists():
         raise ExportError(f"{target} exists already; name another with --out")
     target.write_text(text, "utf-8")

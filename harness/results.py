@@ -46,6 +46,11 @@ def collect(
                 "metrics": scores.hidden,
                 "final": scores.final,
                 "audit": scores.audit,
+                "final_windows": {
+                    name: losses
+                    for name, losses in scores.hidden_per_window.items()
+                    if name in scores.final
+                },
             }
         stages.append(_stage_result(stage, own, feedback, scores, problem))
     void = next((stage.reason[0] for stage in stages if stage.state == "void"), None)

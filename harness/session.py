@@ -348,7 +348,7 @@ class Session:
         if (active := state.active) is not None:
             return TestRequest(active.number, active.attempt)
         digest = state.files_digest
-        for attempt in reversed(state.attempts):
+        for attempt in reversed(state.attempts if not state.header.seeds else ()):
             if attempt.result is not None and attempt.counted and attempt.files_digest == digest:
                 return TestRequest(attempt.number, attempt.attempt, reused=attempt.result)
         budget = state.budget
@@ -363,9 +363,13 @@ class Session:
         number = budget.used + 1
         attempt_number = 1 + sum(1 for attempt in state.attempts if attempt.number == number)
         queued = TestQueued(
-            number=number, attempt=attempt_number, files_digest=digest, seed=self._seed
+            number=number, attempt=attempt_number, files_digest=digest, seed=self._seed_of(number)
         )
         return TestRequest(number, attempt_number, queued=queued)
+
+    def _seed_of(self, number: int) -> int:
+        seeds = self.state.header.seeds
+        return seeds[number - 1] if number <= len(seeds) else self._seed
 
     def static_findings(self) -> list[Finding]:
         return self._static_check(self.state.files.values())

@@ -97,7 +97,6 @@ def read_atif(
     """Raises RecordingError."""
     calls: list[_Call] = []
     said: list[Said] = []
-    results = 0
     for number, step in enumerate(as_list(value.get("steps"), f"{where}: 'steps'"), start=1):
         place = f"{where}, step {number}"
         step = as_object(step, place)
@@ -109,18 +108,21 @@ def read_atif(
         for key in ("reasoning_content", "message"):
             if text := _content(step.get(key)):
                 said.append(Said(role if key == "message" else "thought", text, at))
+        asked = as_list(step.get("tool_calls") or [], f"{place}: 'tool_calls'")
         answers, loose = _answers(step.get("observation"), place)
-        for call in as_list(step.get("tool_calls") or [], f"{place}: 'tool_calls'"):
+        for index, call in enumerate(asked):
             call = as_object(call, f"{place}: a tool call")
             text = answers.get(str(call.get("tool_call_id")))
-            results += text is not None
+            if text is None and loose:
+                # As many as there are calls: in their order. Else nobody can say whose each is.
+                text = loose[index] if len(loose) == len(asked) else "\n".join(loose)
             extra = step.get("extra")
             kept = extra.get("harness") if isinstance(extra, dict) else None
             calls.append(
                 _Call(
                     _tool(call.get("function_name"), f"{place}: 'function_name'"),
                     _arguments(call.get("arguments"), f"{place}: 'arguments'"),
-                    text if text is not None else loose,
+                    text,
                     tuple(said),
                     at,
                     **_kept(kept),
@@ -177,12 +179,12 @@ def _own_files(value: Mapping[str, Any], where: str) -> Iterator[EditableFile]:
             raise RecordingError(f"{where}: a file of it is not whole: {error}") from None
 
 
-def _answers(value: object, place: str) -> tuple[dict[str, str], str | None]:
-    """The results of a step by call, and one that names no call."""
+def _answers(value: object, place: str) -> tuple[dict[str, str], list[str]]:
+    """The results of a step by call, and those that name no call."""
     if value is None:
-        return {}, None
+        return {}, []
     found: dict[str, str] = {}
-    loose = None
+    loose: list[str] = []
     results = as_object(value, f"{place}: 'observation'").get("results")
     for result in as_list(results or [], f"{place}: 'results'"):
         result = as_object(result, f"{place}: a result")
@@ -190,7 +192,7 @@ def _answers(value: object, place: str) -> tuple[dict[str, str], str | None]:
         if isinstance(result.get("source_call_id"), str):
             found[result["source_call_id"]] = text
         else:
-            loose = text
+            loose.append(text)
     return found, loose
 
 

@@ -2,7 +2,7 @@
 
 A case that a check refuses is played through the whole path; any other one without the checks
 (short.py), whose rules on the text mostly refuse it too, so that what stands behind them is tried.
-`make test` plays one case for each defence, `make attacks` all of them.
+`make test` plays the quickest cases, `make attacks` all of them.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ def name_of(case: Case) -> str:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("case", [c for c in CASES if c.name in QUICK], ids=name_of)
-def test_one_attack_for_each_defence(case: Case, table: Table) -> None:
+def test_the_quickest_attacks(case: Case, table: Table) -> None:
     assert table.judge(case) == ""
 
 

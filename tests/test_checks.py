@@ -10,6 +10,8 @@ import pytest
 from conftest import Player, new_player
 from fastapi.testclient import TestClient
 
+from harness import service
+
 MODEL = {"op": "replace", "filename": "line_model.py", "start_line": 7, "end_line": 8}
 RATE = {"op": "replace", "filename": "line_rate.py", "start_line": 3, "end_line": 3}
 
@@ -123,14 +125,16 @@ def test_a_check_outlives_the_server(start_server: Callable[..., TestClient]) ->
     assert after.call("status", wait_s=50)["data"]["scored"]
 
 
-def test_checks_are_limited_in_number(vetted: Player) -> None:
-    for number in range(50):
+def test_checks_are_limited_in_number(vetted: Player, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert service.CHECK_LIMIT == 40
+    monkeypatch.setattr(service, "CHECK_LIMIT", 3)
+    for number in range(5):
         vetted.call("edit", **(RATE | {"content": f"FIRST_RATE = 0.{number:03d}1"}))
         answer = vetted.call("check", wait_s=0)
         if not answer["ok"]:
             break
     assert answer["error"] == "check_limit"
-    assert answer["text"].startswith("ERROR: 40 checks were started in the last 10 minutes.")
+    assert answer["text"].startswith("ERROR: 3 checks were started in the last 10 minutes.")
     # A test is not held up by that.
     vetted.call("undo", n=number + 1)
     assert finish(vetted, "test")["data"]["scored"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,10 @@ from conftest import TOY_TASKS, new_player
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
+import server
 from harness.cli import app
 from harness.doctor import TOKENIZER_FILES
+from harness.settings import Settings, SettingsError
 
 
 @pytest.fixture
@@ -220,18 +223,8 @@ def test_mistakes_are_one_clear_line(
             ["serve"],
             "HARNESS_EXECUTOR is 'nowhere'; it may be one of: local",
         ),
-        (
-            {},
-            ["serve", "--profile", "huge"],
-            "HARNESS_PROFILE (or --profile) is 'huge'; it may be one of: toy",
-        ),
-        (
-            {"HARNESS_DATABASE_URL": "nonsense"},
-            ["serve"],
-            "HARNESS_DATABASE_URL leads to no database: ",
-        ),
     ],
-    ids=["slots", "port", "executor", "profile", "database"],
+    ids=["slots", "port", "executor"],
 )
 def test_settings_that_cannot_be_are_one_clear_line(
     tmp_path: Path, variables: dict[str, str], args: list[str], said: str
@@ -252,6 +245,25 @@ def test_settings_that_cannot_be_are_one_clear_line(
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith(f"ERROR: {said}")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (
+            {"profile": "huge"},
+            "HARNESS_PROFILE (or --profile) is 'huge'; it may be one of: toy",
+        ),
+        ({"database_url": "nonsense"}, "HARNESS_DATABASE_URL leads to no database: "),
+    ],
+    ids=["profile", "database"],
+)
+def test_a_server_is_not_built_from_settings_that_cannot_be(
+    tmp_path: Path, setting: dict[str, str], said: str
+) -> None:
+    settings = Settings(state_dir=tmp_path / "state", tasks_dir=TOY_TASKS)
+    with pytest.raises(SettingsError, match=f"^{re.escape(said)}"):
+        server.build(settings.model_copy(update=setting))
 
 
 def test_gc_frees_checkpoints_and_keeps_results(
@@ -397,6 +409,7 @@ def play_demo(tasks: Path, state: Path, data: Path, *args: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_demo_waits_for_the_checks(tmp_path: Path, toy_data: Path) -> None:
     tasks = Path(shutil.copytree(TOY_TASKS, tmp_path / "tasks"))
     script = tasks / "vetted_line/scripts/contract.sh"
@@ -429,9 +442,8 @@ OUTSIDE = SQUARE | {"start_line": 9, "end_line": 9}
 FAST = {"op": "str_replace", "filename": "line_rate.py", "old_str": "0.05", "new_str": "5.0"}
 
 
-@pytest.mark.parametrize("suffix", ["json", "yaml"])
 def test_check_gives_a_verdict_for_each_case(
-    harness: Callable[..., tuple[int, str]], tmp_path: Path, suffix: str
+    harness: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
     cases = [
         {"name": "honest", "edits": [HONEST]},
@@ -440,7 +452,7 @@ def test_check_gives_a_verdict_for_each_case(
         {"name": "nothing", "edits": []},
         {"name": "fast", "edits": [FAST]},
     ]
-    file = tmp_path / f"cases.{suffix}"
+    file = tmp_path / "cases.yaml"
     file.write_text(json.dumps(cases))  # JSON is YAML too
     code, output = harness("check", "vetted-line", "--edits", str(file), "--json")
     verdicts = {verdict["name"]: verdict for verdict in json.loads(output)}

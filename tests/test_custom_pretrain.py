@@ -246,7 +246,11 @@ def test_seed_decides(trainer: Trainer):
     assert losses(trainer.run()) != first
 
 
-@pytest.mark.parametrize("changes", [(), ((LOOP, SKIPPING),)], ids=["unedited", "skips blocks"])
+@pytest.mark.parametrize(
+    "changes",
+    [pytest.param((), marks=pytest.mark.slow), ((LOOP, SKIPPING),)],
+    ids=["unedited", "skips blocks"],
+)
 def test_two_ranks_and_one_give_the_same_losses(
     trainer: Trainer, changes: tuple[tuple[str, str], ...]
 ):

@@ -8,6 +8,7 @@ from typing import get_args
 
 import pytest
 import typer
+from readers import pinned
 
 from harness import events
 from harness.cli import app
@@ -48,6 +49,14 @@ def test_every_command_is_in_operations() -> None:
     for name, command in group.commands.items():
         for part in getattr(command, "commands", {"": None}):
             assert f"`harness {name} {part}".rstrip() in OPERATIONS
+
+
+def test_versions_of_others_readers_are_those_that_tests_ask() -> None:
+    pages = "".join(path.read_text() for path in sorted(ROOT.glob("docs/*.md")))
+    for package in ("inspect-ai", "openai", "anthropic", "google-genai", "harbor"):
+        said = re.findall(rf"\b{package} (\d+\.\d+\.\d+)", pages)
+        assert said, package
+        assert set(said) == {pinned(package)}, package
 
 
 @pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("docs/*.md")))

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -186,35 +182,6 @@ def test_recordings_of_other_formats_become_atif(tmp_path: Path) -> None:
 
 
 # ── inspect ───────────────────────────────────────────────────────────────────────────────────
-
-READ = """
-import sys
-from inspect_ai.log import read_eval_log
-log = read_eval_log(sys.argv[1])
-[sample] = log.samples
-print([m.role for m in sample.messages], {k: s.value for k, s in sample.scores.items()})
-"""
-
-
-def inspect_python() -> str:
-    """A Python that has inspect_ai: it pins packages that ours has in other versions."""
-    if named := os.environ.get("HARNESS_INSPECT_PYTHON"):
-        return named
-    if importlib.util.find_spec("inspect_ai") is None:
-        pytest.skip("HARNESS_INSPECT_PYTHON names no Python that has inspect_ai")
-    return sys.executable
-
-
-def test_inspects_own_reader_reads_its_log(tmp_path: Path) -> None:
-    python = inspect_python()
-    for number, make in enumerate((one_session, hostile_session)):
-        log = tmp_path / f"{number}.json"
-        log.write_text(exported(written(tmp_path, make()), "inspect"))
-        done = subprocess.run([python, "-c", READ, str(log)], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        if make is one_session:
-            assert "'assistant', 'tool'" in done.stdout
-            assert done.stdout.endswith("{'error': 0.1}\n")
 
 
 def test_an_inspect_log_holds_every_call(tmp_path: Path) -> None:

@@ -535,7 +535,7 @@ def trainer(
     return Trainer(tmp_path, monkeypatch, capsys)
 
 
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_training_comes_to_the_same_losses(
     fed: Feed, trainer: Trainer, monkeypatch: pytest.MonkeyPatch, world: int
 ) -> None:

@@ -180,6 +180,7 @@ def test_what_does_not_work_is_refused(
     assert finding["line"] == (at and line_of(full_size.folder / "files", at))
 
 
+@pytest.mark.slow
 def test_a_slow_edit_is_too_slow_for_the_ratio_and_for_the_limit(full_size: Preflight) -> None:
     slow = (LOOP, "            x = block(x)\n        import time; time.sleep(0.1)\n")
     arguments = ("--time-on-cpu", "--max_iters=4000")
@@ -302,6 +303,7 @@ def a_check(files: Path, reference: Path, **values: Any) -> Check:
     return Check(**chosen | values)
 
 
+@pytest.mark.slow
 def test_compiling_for_too_long_leaves_the_verdict_to_the_time_without(
     full_size: Preflight, monkeypatch: pytest.MonkeyPatch
 ) -> None:

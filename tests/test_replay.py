@@ -947,6 +947,7 @@ def test_nothing_recorded_reaches_the_terminal_as_it_is(tmp_path: Path, as_json:
     assert "[bold]" in text
 
 
+@pytest.mark.slow
 def test_a_large_recording_is_read_in_time(tmp_path: Path) -> None:
     lines = [f"line {n} " + "x" * 60 for n in range(20_000)]
     content = "\n".join(lines[:4_000]) + "\n"

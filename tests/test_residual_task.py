@@ -65,6 +65,12 @@ class Session:
                 return answer
         raise AssertionError(answer["text"])
 
+    def result(self) -> dict[str, Any]:
+        """Of the one finished test, as programs see it."""
+        path = f"/v1/sessions/{self.id}/tests/1"
+        found: dict[str, Any] = self.server.http.get(path, headers=self.headers).json()
+        return found
+
     def provenance(self) -> dict[str, Any]:
         """Of the one finished test, as the transcript tells it."""
         path = f"/v1/sessions/{self.id}/transcript"
@@ -116,7 +122,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 BASELINES = {b.name: b.edits for b in find_tasks(ROOT / "tasks")[TASK].all_baselines()}
 LINE = {"filename": FILE, "start_line": 164, "end_line": 164}
 EDITS: dict[str, dict[str, Sequence[dict[str, Any]]]] = {
-    "test_a_whole_test_trains_and_scores": {"": []},
     "test_the_baselines_edits_are_accepted_and_train": BASELINES,
     "test_a_stage_killed_in_the_middle_of_training": {
         "": [
@@ -178,13 +183,40 @@ def session(begun: dict[str, dict[str, Session]], request: pytest.FixtureRequest
     return begun[request.node.name][""]
 
 
-def test_a_whole_test_trains_and_scores(session: Session) -> None:
-    session.finished()
-    answer = session.call("test")  # the same files: the result again
-    metrics = answer["data"]["metrics"]
+@pytest.fixture(scope="module")
+def pasted(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[Session, str]:
+    """The README's session, pasted into a shell: a whole test; and what was printed."""
+    readme = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
+    [script] = [block for block in blocks if "curl" in block]
+    folder = tmp_path_factory.mktemp("pasted")
+    done = subprocess.run(
+        [
+            "bash",
+            "-eu",
+            "-o",
+            "pipefail",
+            "-c",
+            script.replace("http://127.0.0.1:8000", server.url),
+        ],
+        cwd=folder,
+        env=os.environ | {"HARNESS_API_KEY": KEY},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return Session(server, json.loads((folder / "session.json").read_text())), done.stdout
+
+
+def test_a_whole_test_trains_and_scores(pasted: tuple[Session, str]) -> None:
+    session, _ = pasted
+    answer = session.result()
+    metrics = answer["metrics"]
     assert list(metrics) == ["val_loss", "verse_ppl", "lastword_ppl", "agreement", "word_order"]
     untrained = math.log(4096)
-    first = next(line for line in answer["data"]["curve"] if line["step"] == 0)
+    first = next(line for line in answer["curve"] if line["step"] == 0)
     assert first["val_loss"] == pytest.approx(untrained, abs=0.3)
     assert metrics["val_loss"] < untrained - 1
     assert 0 <= metrics["agreement"] <= 100
@@ -234,6 +266,7 @@ def test_a_whole_tiny_test_learns_within_its_time(server: Server) -> None:
     assert seconds <= 90, f"load average {os.getloadavg()}, stages {stages}"
 
 
+@pytest.mark.slow
 def test_the_baselines_edits_are_accepted_and_train(begun: dict[str, dict[str, Session]]) -> None:
     assert all(BASELINES.values())
     for name, session in begun["test_the_baselines_edits_are_accepted_and_train"].items():
@@ -266,6 +299,7 @@ def _training_process(run_dir: Path) -> psutil.Process:
     raise AssertionError("no training process appeared")
 
 
+@pytest.mark.slow
 def test_an_exception_of_the_edit_is_shown_with_its_line(session: Session) -> None:
     text = session.finished()["text"]
     assert "[COMMAND FAILED exit=1]" in text
@@ -274,6 +308,7 @@ def test_an_exception_of_the_edit_is_shown_with_its_line(session: Session) -> No
     assert str(session.server.state) not in text
 
 
+@pytest.mark.slow
 def test_what_the_contract_finds_costs_nothing(session: Session) -> None:
     answer = session.call("test", wait_s=50)
     while answer["ok"]:
@@ -283,22 +318,8 @@ def test_what_the_contract_finds_costs_nothing(session: Session) -> None:
     assert answer["budget"]["used"] == 0
 
 
-def test_the_readme_session_works_when_pasted(server: Server, tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text()
-    blocks = re.findall(r"```sh\n(.*?)```", readme, re.DOTALL)
-    [script] = [block for block in blocks if "curl" in block]
-    script = script.replace("http://127.0.0.1:8000", server.url)
-    done = subprocess.run(
-        ["bash", "-eu", "-o", "pipefail", "-c", script],
-        cwd=tmp_path,
-        env=os.environ | {"HARNESS_API_KEY": KEY},
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    output = done.stdout
+def test_the_readme_session_works_when_pasted(pasted: tuple[Session, str]) -> None:
+    _, output = pasted
     assert "   164              x = block(x)" in output
     assert "ERROR: Lines 165..165 exceed the editable range." in output
     assert "OK: Replaced 1 occurrence (lines 164..164) with 1 line(s)" in output

@@ -23,9 +23,16 @@ EXPORTS: dict[str, Callable[[Story], str]] = {
 SUFFIXES = {
     "jsonl": ".jsonl",
     "atif": ".atif.json",
-    "inspect": ".eval.json",
     "markdown": ".md",
     "html": ".html",
 }
 
-__all__ = ["EXPORTS", "SUFFIXES", "ExportError"]
+
+def file_name(format: str, story: Story, name: str) -> str:
+    """What an export is called if nobody says otherwise; `name` is the session's or its file's."""
+    if format == "inspect":
+        return inspect_log.file_name(story)
+    return name + SUFFIXES[format]
+
+
+__all__ = ["EXPORTS", "ExportError", "file_name"]

@@ -27,6 +27,8 @@ def trajectory(story: Story) -> dict[str, Any]:
         steps += _before(step.before, keep_last=True)
         steps.append(_step(step))
     steps += _before(story.after, keep_last=False)
+    if not steps:  # ATIF wants one
+        steps.append({"source": "system", "message": "Nothing was called in this session."})
     for number, value in enumerate(steps, start=1):
         value["step_id"] = number
     header = story.header

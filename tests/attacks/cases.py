@@ -1768,10 +1768,7 @@ QUICK = {
     # By the sandbox, the scorer, the checkpoint's check, the audit, what is reported
     "files, network, processes and the record in one run",
     "an exception that tells what stands on the host",
-    "a forged checkpoint: another type",
-    "the next token, at the real size only",
     "a buffer counts in evaluation, in the model server only",
     "a disk full of files",
-    "each block run four times",
 }  # fmt: skip
-"""Played by `make test`: one for each defence, the quickest."""
+"""Played by `make test`: the quickest of most defences; tests of scoring hold the others."""
