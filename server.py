@@ -61,6 +61,7 @@ def build(settings: Settings, fresh: str | None = None) -> FastAPI:
         default_profile=settings.profile,
         sandboxed=settings.sandbox != "none",
         idle=timedelta(hours=settings.session_idle_h) if settings.session_idle_h else None,
+        journal_bytes=settings.limit_journal_bytes,
     )
     for told in narrowed:
         log.warning(told)

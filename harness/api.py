@@ -26,13 +26,14 @@ from harness.access import Access, caller_of
 from harness.database import one_line, unavailable
 from harness.examples import message_example, session_examples, tool_examples
 from harness.gate import Gate
+from harness.journal_size import JournalFull
 from harness.mcp_server import McpDoor
 from harness.refusals import refusals
-from harness.refused import Refused
+from harness.refused import Refused, too_many
 from harness.requests import Observed
 from harness.service import LiveSession, Service, UnknownProfile, UnknownTask
 from harness.session import result_data
-from harness.store import StaleSession
+from harness.store import StaleSession, TooManyOpen
 from harness.stream import event_stream
 from harness.task import Task
 from harness.tool_formats import Format, Formatted, formatted
@@ -174,14 +175,21 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
     async def create_session(
         body: SessionRequest, request: Request, service: ServiceDep
     ) -> SessionCreated:
-        limits = request.app.state.access.limits
-        key, open_now = caller_of(request.scope).name, standing.open_sessions(service)
+        most = request.app.state.access.limits.allowance.open_sessions
+        key = caller_of(request.scope).name
         try:
-            with limits.opening_session(key, open_now) as opened:
-                created = await service.create(body.task, body.profile, body.agent)
-                opened(created.live.session.id)
+            created = await service.create(
+                body.task, body.profile, body.agent, opened_by=key, most=most
+            )
         except (UnknownTask, UnknownProfile) as error:
             raise ClientError(404, error.code, str(error), error.hint) from error
+        except TooManyOpen as error:
+            raise too_many(
+                "too_many_sessions",
+                f"{error.count} sessions of this key are open, and {most} may be.",
+                60,
+                "Submit or end some of them, or raise HARNESS_LIMIT_OPEN_SESSIONS.",
+            ) from error
         live = created.live
         return SessionCreated(
             id=live.session.id,
@@ -590,6 +598,10 @@ def _add_error_handlers(app: FastAPI) -> None:
         ).response()
         response.headers["Retry-After"] = "60"
         return response
+
+    @app.exception_handler(JournalFull)
+    async def on_full(_request: Request, error: JournalFull) -> JSONResponse:
+        return ClientError(413, "journal_full", str(error), error.hint).response()
 
     @app.exception_handler(StaleSession)
     async def on_stale(_request: Request, _error: StaleSession) -> JSONResponse:

@@ -40,7 +40,16 @@ class Claim:
             ) from error
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"process {os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        self._state = state
         self.name = _name(state)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the folder is still where it was: a file system may have been unmounted."""
+        try:
+            return name_of(self._state) == self.name
+        except OSError:
+            return False
 
     def release(self) -> None:
         if self._file is not None:
@@ -48,11 +57,18 @@ class Claim:
             self._file = None
 
 
-def _name(state: StatePaths) -> str:
+def name_of(state: StatePaths) -> str | None:
+    """The folder's name; None if it has none."""
     with contextlib.suppress(FileNotFoundError):
         found = state.name.read_text(encoding="ascii", errors="replace").strip()
         if re.fullmatch(r"[0-9a-f]{12}", found):
             return found
+    return None
+
+
+def _name(state: StatePaths) -> str:
+    if (found := name_of(state)) is not None:
+        return found
     made = secrets.token_hex(6)
     write_atomic(state.name, made + "\n")
     return made

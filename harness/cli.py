@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -18,11 +18,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from harness import demo as demo_session
 from harness import replay_modes, replay_view, run_commands, task_commands
+from harness.claim import name_of
 from harness.database import DatabaseRefused, one_line
 from harness.datasets import DataError, Dataset, Manifest, datasets
 from harness.datasets import prepare as prepare_dataset
 from harness.doctor import diagnose
-from harness.ending import CannotEnd, end_session
+from harness.ending import CannotEnd, end_session, give_back_lost
 from harness.export_command import export_session
 from harness.exports import ExportError
 from harness.hardware import gpus
@@ -437,9 +438,16 @@ def ps(
 def cancel(
     session: Annotated[str, typer.Argument(help="The session's id.")],
     test: Annotated[int | None, typer.Argument(help="The test's number; the one there is.")] = None,
+    lost: Annotated[
+        bool, typer.Option("--lost", help="Its server is gone for good with its state folder.")
+    ] = False,
 ) -> None:
     """End a test for good. It is given back to the session, uncounted."""
     settings = _settings()
+    if lost:
+        here = name_of(_state())
+        _journal(settings, session, lambda store: give_back_lost(store, session, here))
+        return
     try:
         job = run_commands.cancel(_state(), make_executor(settings.executor), session, test)
     except (run_commands.NoSuchRun, UnknownExecutor) as error:
@@ -469,10 +477,15 @@ def logs(
 @app.command()
 def end(session: Annotated[str, typer.Argument(help="The session's id.")]) -> None:
     """End a session: its last test with a score is submitted for it, if it has one."""
-    settings = _settings()
+    reason = "its operator ended it"
+    _journal(_settings(), session, lambda store: end_session(store, session, reason))
+
+
+def _journal(settings: Settings, session: str, act: Callable[[Store], str]) -> None:
+    """Do what is done to a session in the journal alone, and print what that was."""
     try:
         store = Store(settings.resolved_database_url, upgrade=False)
-        said = end_session(store, session, "its operator ended it")
+        said = act(store)
         store.close()
     except (DatabaseRefused, SQLAlchemyError) as error:
         raise _fail(f"HARNESS_DATABASE_URL leads to no database: {one_line(error)}") from error

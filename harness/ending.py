@@ -1,4 +1,5 @@
-"""How a session ends without a `submit`: idle for too long, or by its operator.
+"""How a session ends without a `submit`: idle for too long, or by its operator; and how one goes on
+whose test was lost with the server that ran it.
 
 Its last test with a score is submitted for it; without one it is closed.
 """
@@ -7,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from harness.events import SessionEnded, Submitted
+from harness.events import SessionEnded, Submitted, TestReleased
 from harness.session import SessionState, journal_entries
 from harness.store import StaleSession, Store
 
@@ -28,6 +29,44 @@ def idle_reason(idle: timedelta) -> str:
 
 def end_session(store: Store, session_id: str, reason: str) -> str:
     """End a session from outside of a server; what was done, in words. Raises CannotEnd."""
+    state = _open_state(store, session_id)
+    if (active := state.active) is not None:
+        raise CannotEnd(
+            f"test #{active.number} of session {session_id} waits or runs; first: "
+            f"harness cancel {session_id}"
+        )
+    entry = ending(state, reason)
+    _append(store, state, entry, closes=True)
+    if isinstance(entry, Submitted):
+        return f"ended; its test #{entry.number} was submitted"
+    return "ended; it has no test with a score"
+
+
+def give_back_lost(store: Store, session_id: str, here: str | None) -> str:
+    """Give a test back whose server is gone for good with its state folder, in words.
+
+    `here` is the name of the state folder at hand, whose own tests are not lost. Should the other
+    server come back, it ends the run. Raises CannotEnd.
+    """
+    state = _open_state(store, session_id)
+    active = state.active
+    if active is None:
+        raise CannotEnd(f"no test of session {session_id} waits or runs")
+    if active.place is None or active.place == here:
+        raise CannotEnd(
+            f"test #{active.number} of session {session_id} belongs to this state folder, and is "
+            f"not lost: harness cancel {session_id}"
+        )
+    reason = (
+        f"Test #{active.number} was lost with the server that ran it, and is given back, not "
+        "counted. Call test() to run it again."
+    )
+    entry = TestReleased(number=active.number, attempt=active.attempt, kind="lost", reason=reason)
+    _append(store, state, entry, closes=False)
+    return f"test #{active.number} is given back"
+
+
+def _open_state(store: Store, session_id: str) -> SessionState:
     loaded = store.load(session_id)
     if loaded is None:
         raise CannotEnd(f"there is no session {session_id} in the database")
@@ -37,16 +76,18 @@ def end_session(store: Store, session_id: str, reason: str) -> str:
         state.apply(event)
     if state.closed:
         raise CannotEnd(f"session {session_id} is closed already")
-    if (active := state.active) is not None:
-        raise CannotEnd(
-            f"test #{active.number} of session {session_id} waits or runs; first: "
-            f"harness cancel {session_id}"
-        )
-    entry = ending(state, reason)
+    return state
+
+
+def _append(
+    store: Store,
+    state: SessionState,
+    entry: Submitted | SessionEnded | TestReleased,
+    *,
+    closes: bool,
+) -> None:
+    session_id = state.header.session
     try:
-        store.append(session_id, journal_entries(state, [entry]), closes=True)
+        store.append(session_id, journal_entries(state, [entry]), closes=closes)
     except StaleSession:
         raise CannotEnd(f"session {session_id} was called just now; try again") from None
-    if isinstance(entry, Submitted):
-        return f"ended; its test #{entry.number} was submitted"
-    return "ended; it has no test with a score"

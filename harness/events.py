@@ -199,8 +199,9 @@ class TestReleased(Event):
     type: Literal["test_released"] = "test_released"
     number: int
     attempt: int
-    kind: Literal["refused", "interrupted", "cancelled"]
-    """`refused`: a check stood in the way, before anything was counted"""
+    kind: Literal["refused", "interrupted", "cancelled", "lost"]
+    """`refused`: a check stood in the way, before anything was counted; `lost`: its run directory
+    is gone"""
     reason: str
     """what the agent is told, behind `ERROR: `"""
     findings: tuple[dict[str, Any], ...] = ()

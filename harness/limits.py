@@ -1,14 +1,14 @@
 """How much one key, one session or one address may ask for.
 
-Counted in this process: several servers on one database each have their own counts.
+Requests are counted in this process: several servers on one database each have their own counts.
+Open sessions are counted in the database (harness/store.py).
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.refused import too_many
@@ -73,8 +73,6 @@ class Limits:
         self._keys = Buckets(self.allowance.key_requests)
         self._failures = Buckets(FAILURES_PER_SECOND)
         self._calls: Counter[str] = Counter()
-        self._opened_by: dict[str, str] = {}
-        self._opening: Counter[str] = Counter()
 
     def count_session_request(self, session_id: str) -> None:
         if wait := self._sessions.take(session_id):
@@ -118,30 +116,3 @@ class Limits:
         self._calls[session_id] -= 1
         if self._calls[session_id] <= 0:
             del self._calls[session_id]
-
-    @contextmanager
-    def opening_session(
-        self, key: str, open_now: Collection[str]
-    ) -> Iterator[Callable[[str], None]]:
-        """While a session is made with the key; what is yielded takes the new session's id.
-
-        Sessions that were open before this process started count for every key.
-        """
-        most = self.allowance.open_sessions
-        mine = sum(1 for name in open_now if self._opened_by.get(name, key) == key)
-        if 0 < most <= mine + self._opening[key]:
-            raise too_many(
-                "too_many_sessions",
-                f"{mine} sessions of this key are open, and {most} may be.",
-                60,
-                "Submit or end some of them, or raise HARNESS_LIMIT_OPEN_SESSIONS.",
-            )
-        self._opening[key] += 1
-
-        def opened(session_id: str) -> None:
-            self._opened_by[session_id] = key
-
-        try:
-            yield opened
-        finally:
-            self._opening[key] -= 1

@@ -29,6 +29,7 @@ from harness import tool_formats, tools
 from harness.answers import Answer
 from harness.database import unavailable
 from harness.follow import look
+from harness.journal_size import JournalFull
 from harness.service import LiveSession, Service
 from harness.store import StaleSession
 
@@ -114,6 +115,8 @@ class McpDoor:
             raise MCPError(
                 mcp.INVALID_PARAMS, f"_meta['{KEY_META}'] was used for another call."
             ) from error
+        except JournalFull as error:
+            raise MCPError(mcp.INVALID_PARAMS, f"{error} {error.hint}") from error
         except StaleSession as error:
             raise MCPError(
                 mcp.INTERNAL_ERROR,

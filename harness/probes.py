@@ -16,7 +16,6 @@ from harness.checks.findings import (
     Report,
     read_findings,
 )
-from harness.jobs import Executor
 from harness.jobs.plan import (
     ENDED_STEPS,
     FINAL_STATES,
@@ -28,6 +27,7 @@ from harness.jobs.plan import (
     read_status,
     snapshot,
 )
+from harness.jobs.starting import Starting
 from harness.regions import EditableFile
 from harness.task import UNCOUNTED, Task
 from harness.workspace import RunPaths, read_regular
@@ -36,19 +36,20 @@ Kind = Literal["contract", "preflight"]
 
 
 def submit_check(
-    executor: Executor,
+    starting: Starting,
     task: Task,
     profile: str,
     kind: Kind,
     files: Mapping[str, EditableFile],
     around: Surroundings,
 ) -> None:
-    """Queue a check of the files, or leave it alone if it was begun. Raises PlanError."""
+    """Queue a check of the files, or leave it alone if it was begun. Raises PlanError, or
+    NotStarted as `Starting.hand_over`."""
     if not around.paths.plan.exists():
         plan = make_check_plan(task, profile, kind, around)
         texts = {name: file.text for name, file in files.items()}
         prepare_run_dir(around.paths, plan, snapshot(task, texts), snapshot(task, {}))
-    executor.submit(around.paths)
+    starting.hand_over(around.paths)
 
 
 MAX_STARTS = 4
@@ -56,11 +57,11 @@ MAX_STARTS = 4
 
 
 def check_report(
-    executor: Executor, paths: RunPaths, files: Mapping[str, EditableFile]
+    starting: Starting, paths: RunPaths, files: Mapping[str, EditableFile]
 ) -> Report | None:
     """What a check came to; None while it goes on. One whose runner died is taken up again, up to
-    three times."""
-    job = executor.state(paths)
+    three times. Raises NotStarted if its runner never comes up."""
+    job = starting.executor.state(paths)
     status = read_status(paths)
     if status is not None and status.state in FINAL_STATES:
         return report_of(paths, status, files)
@@ -68,7 +69,7 @@ def check_report(
         if status is not None and status.starts >= MAX_STARTS:
             step = next(step for step in status.steps if step.state not in ENDED_STEPS)
             return _failed(step, f"it was interrupted {status.starts} times")
-        executor.submit(paths)
+        starting.hand_over(paths)
     return None
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import hmac
 import json
@@ -45,6 +46,7 @@ from harness.events import (
     AnyEvent,
     FileRecord,
     Header,
+    MessageKept,
     RegionRecord,
     TestCounted,
     TestReleased,
@@ -65,7 +67,10 @@ from harness.jobs.plan import (
     read_status,
     snapshot,
 )
+from harness.jobs.presence import RunLost, present_status
 from harness.jobs.processes import is_held
+from harness.jobs.starting import NotStarted, Starting
+from harness.journal_size import require_room, weights
 from harness.measured import measured
 from harness.probes import Kind, check_report, report_of, submit_check
 from harness.prompt import build_prompt, visible_decimals
@@ -82,6 +87,7 @@ from harness.session import (
 from harness.store import StaleSession, Store
 from harness.task import UNCOUNTED, Task
 from harness.telemetry import Telemetry
+from harness.troubles import Troubles
 from harness.workspace import RunPaths, StatePaths, read_regular, remove_tree
 
 log = logging.getLogger("harness.service")
@@ -94,6 +100,10 @@ ELSEWHERE_SECONDS = 1.0
 
 AWAY_SECONDS = 2.0
 """how long the watch rests while the database does not answer"""
+
+UNREADABLE_TIMES = 12
+"""how often a run directory that can't be read is looked at, in some four minutes, until its test
+is given back"""
 
 STALE_TRIES = 5
 """how often a call is worked out anew on what another server wrote meanwhile"""
@@ -131,6 +141,8 @@ class LiveSession:
     token_sha256: str
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     events: list[AnyEvent] = field(default_factory=list)
+    journaled: int = 0
+    """bytes, about (harness/journal_size.py)"""
     reports: dict[tuple[Kind, str], Report] = field(default_factory=dict)
     """what checks came to, by kind and digest of the files"""
     _checks_at: list[float] = field(default_factory=list)
@@ -188,6 +200,7 @@ class Service:
         default_profile: str | None = None,
         sandboxed: bool = True,
         idle: timedelta | None = None,
+        journal_bytes: int = 0,
         telemetry: Telemetry | None = None,
     ) -> None:
         self.telemetry = telemetry or Telemetry()
@@ -195,6 +208,8 @@ class Service:
         self.store = store
         self.executor = executor
         self.check_executor = check_executor
+        self._tests = Starting(executor)
+        self._checks = Starting(check_executor)
         self.tasks = tasks
         self.state = state
         self.claim = claim
@@ -204,37 +219,44 @@ class Service:
         """whether agents' code runs in a sandbox; without one no result is ranked"""
         self.idle = idle
         """after so long without a call, or a test, an open session is ended; None: never"""
+        self.journal_bytes = journal_bytes
+        """about what a session may journal; 0: no limit"""
         self._sessions: dict[str, LiveSession] = {}
         self._away: dict[str, str] = {}
         """by session: what the executor said when it did not take a test"""
+        self._troubles = Troubles()
         self._loading = asyncio.Lock()
         self._watcher: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Take up every open session's test and begin to watch."""
         waiting: list[tuple[datetime, LiveSession, Attempt]] = []
+        unwanted: list[RunPaths] = []
         for row in await self.in_thread(lambda: self.store.list_sessions(open_only=True)):
-            live = await self.get(row.id)
-            active = live.session.state.active if live else None
-            if live is not None and active is not None and self._is_here(live, active):
-                waiting.append((active.queued_at or row.created_at, live, active))
+            if (live := await self.get(row.id)) is None:
+                continue
+            for attempt in live.session.state.attempts:
+                if attempt.active and self._is_here(live, attempt):
+                    waiting.append((attempt.queued_at or row.created_at, live, attempt))
+                elif attempt.is_lost and self._is_here(live, attempt):
+                    unwanted.append(self.run_paths(live, attempt))
         # What is alive holds GPUs; the others wait in the order in which they came.
         await self.in_thread(self._take_up_living)
+        for paths in unwanted:  # given back while we were taken for gone
+            await self.in_thread(self._stop, paths)
         for _, live, active in sorted(waiting, key=lambda each: each[0]):
             try:
                 await self.in_thread(self._take_up, live, active)
-            except Exception:
+            except Exception as error:
                 # One session's fault must not keep the server from the others.
-                log.exception("session %s: its test could not be taken up", live.session.id)
+                self._troubles.met(live.session.id, error)
         self._watcher = asyncio.create_task(self._watch())
 
     def _take_up(self, live: LiveSession, attempt: Attempt) -> None:
         """What a start of the server does with a test that was queued or running."""
-        paths = self.run_paths(live, attempt)
-        status = read_status(paths)
-        if status is not None and status.starts > 0 and self.executor.state(paths).kind == "gone":
-            # It has finished meanwhile, or was interrupted: a machine that is brought down gives
-            # no resumption for nothing.
+        if self.executor.state(self.run_paths(live, attempt)).kind == "gone":
+            # It has not begun, has finished meanwhile, or was interrupted: a machine that is
+            # brought down gives no resumption for nothing.
             self._take_in_locked(live)
         else:
             self._advance(live, attempt)
@@ -250,12 +272,12 @@ class Service:
     def _take_up_living(self) -> None:
         """Make known to the executors what runs from before, tests and checks."""
         for paths in self.state.all_runs():
-            if not paths.plan.is_file() or not is_held(paths):
-                continue
             try:
+                if not paths.plan.is_file() or not is_held(paths):
+                    continue
                 beside = paths.is_check and read_plan(paths).gpus == 0
                 (self.check_executor if beside else self.executor).submit(paths)
-            except (PlanError, ExecutorAway) as error:
+            except (PlanError, ExecutorAway, ValueError, OSError) as error:
                 # One run's fault must not keep the server from the others.
                 log.warning("session %s: %s is not taken up: %s", paths.session, paths.name, error)
 
@@ -266,9 +288,16 @@ class Service:
     # ── sessions ──────────────────────────────────────────────────────────────────────────────
 
     async def create(
-        self, task_name: str, profile: str | None, agent: str | dict[str, Any] | None
+        self,
+        task_name: str,
+        profile: str | None,
+        agent: str | dict[str, Any] | None,
+        *,
+        opened_by: str | None = None,
+        most: int = 0,
     ) -> CreatedSession:
-        """Start a session. Raises UnknownTask or UnknownProfile."""
+        """Start a session. Raises UnknownTask or UnknownProfile, and TooManyOpen if the key
+        `opened_by` has `most` open ones."""
         task = self.tasks.get(task_name)
         if task is None:
             raise UnknownTask(task_name, list(self.tasks))
@@ -310,7 +339,7 @@ class Service:
         )
         token_sha256 = _sha256(token)
         results = await self.in_thread(measured, self.store, task, profile, header.locked_digest)
-        await self.in_thread(self.store.create, header, token_sha256)
+        await self.in_thread(self.store.create, header, token_sha256, opened_by, most)
         live = self._live(header, [], token_sha256)
         self._sessions[header.session] = live
         prompt = build_prompt(task, profile, live.session.state.files, results)
@@ -358,6 +387,7 @@ class Service:
         def append(added: Sequence[tuple[AnyEvent, str | None]], closes: bool) -> None:
             self.store.append(header.session, added, closes=closes)
             kept.extend(event for event, _ in added)
+            live.journaled += weights(event for event, _ in added)
             self.telemetry.journaled(event for event, _ in added)
 
         pristine = {
@@ -380,7 +410,10 @@ class Service:
             },
             static_check=lambda files: pool.find_all(files, pristine, constraints),
         )
-        return LiveSession(session, task, header.profile, token_sha256, events=kept)
+        live = LiveSession(
+            session, task, header.profile, token_sha256, events=kept, journaled=weights(kept)
+        )
+        return live
 
     def catch_up(self, live: LiveSession) -> bool:
         """Apply what the journal has and memory has not; whether there was anything.
@@ -389,6 +422,7 @@ class Service:
         """
         session = live.session
         seq, last_hash = session.state.seq, session.state.last_hash
+        active = session.state.active
         added = self.store.events_after(session.id, max(0, seq - 1))
         try:
             if seq and (not added or added.pop(0).hash != last_hash):
@@ -400,6 +434,10 @@ class Service:
             self._sessions.pop(session.id, None)
             raise StaleSession(f"session {session.id}: {error}") from error
         live.events.extend(added)
+        live.journaled += weights(added)
+        if active is not None and active.is_lost and self._is_here(live, active):
+            # Somebody took us for gone; what we would still find out nobody waits for.
+            self._stop(self.run_paths(live, active))
         return bool(added)
 
     async def refresh(self, live: LiveSession) -> None:
@@ -441,11 +479,11 @@ class Service:
     async def keep_message(
         self, live: LiveSession, role: str, text: str, usage: dict[str, Any] | None
     ) -> None:
+        """Journal what the model said. Raises JournalFull."""
+        event = MessageKept(role=storable(role), text=storable(text), usage=storable(usage))
+        require_room(None, event.model_dump(), live.journaled, self.journal_bytes)
         async with live.lock:
-            await self.on_newest(
-                live,
-                lambda: live.session.keep_message(storable(role), storable(text), storable(usage)),
-            )
+            await self.on_newest(live, lambda: live.session.record(event))
         live.changed()
 
     # ── tests ─────────────────────────────────────────────────────────────────────────────────
@@ -506,7 +544,11 @@ class Service:
         attempt = live.session.state.active
         assert attempt is not None
         log.info("session %s: test #%d queued", live.session.id, request.number)
-        self._advance(live, attempt)
+        try:
+            self._advance(live, attempt)
+        except Exception as error:
+            # It is in the journal, so that the watch goes on with it, whatever this was.
+            self._troubles.met(live.session.id, error)
 
     def _around(
         self, paths: RunPaths, executor: Executor, unedited: Mapping[str, Path] | None = None
@@ -574,9 +616,12 @@ class Service:
         return None
 
     def _hand_over(self, live: LiveSession, attempt: Attempt, paths: RunPaths) -> None:
-        """Give a run to the executor; one that does not answer is asked again by the watch."""
+        """Give a run to the executor; one that does not answer is asked again by the watch.
+
+        Raises NotStarted as `Starting.hand_over`.
+        """
         try:
-            self.executor.submit(paths)
+            self._tests.hand_over(paths)
         except ExecutorAway as error:
             if self._away.get(live.session.id) != str(error):
                 log.warning(
@@ -603,11 +648,11 @@ class Service:
         if (known := live.reports.get((kind, digest))) is not None:
             return known
         paths = self._check_paths(live, kind, digest)
-        executor = self._check_executor(live, kind)
+        starting = self._check_starting(live, kind)
         if not paths.plan.exists():
-            around = self._around(paths, executor)
-            submit_check(executor, live.task, live.profile, kind, files, around)
-        report = check_report(executor, paths, files)
+            around = self._around(paths, starting.executor)
+            submit_check(starting, live.task, live.profile, kind, files, around)
+        report = check_report(starting, paths, files)
         if report is not None:
             live.reports[kind, digest] = report
         return report
@@ -615,10 +660,10 @@ class Service:
     def _check_paths(self, live: LiveSession, kind: Kind, digest: str) -> RunPaths:
         return self.state.session(live.session.id).check(f"{kind}-{digest[:16]}")
 
-    def _check_executor(self, live: LiveSession, kind: Kind) -> Executor:
+    def _check_starting(self, live: LiveSession, kind: Kind) -> Starting:
         """Where a check runs: beside the tests, unless it needs their GPUs."""
         needs_gpu = kind == "preflight" and live.task.profile(live.profile).gpus > 0
-        return self.executor if needs_gpu else self.check_executor
+        return self._tests if needs_gpu else self._checks
 
     def _known_report(self, live: LiveSession, kind: Kind) -> Report | None:
         return live.reports.get((kind, live.session.state.files_digest))
@@ -646,7 +691,7 @@ class Service:
         for kind in self._check_kinds(live):
             begun = self._check_paths(live, kind, digest).plan.exists()
             if not begun:
-                executor = self._check_executor(live, kind)
+                executor = self._check_starting(live, kind).executor
                 gpus = live.task.profile(live.profile).gpus
                 if executor is self.executor and not executor.idle(gpus):
                     return report, (
@@ -654,7 +699,14 @@ class Service:
                         "test() tries them first, uncounted."
                     )
                 live.count_check()
-            part = self._run_check(live, kind, files, digest)
+            try:
+                part = self._run_check(live, kind, files, digest)
+            except NotStarted as error:
+                log.error("session %s: a check was given up: %s", session.id, error)
+                raise TestRefused(
+                    "Nothing was checked, through no fault of yours: the check does not start on "
+                    "this server, whose operator finds why in its log. Call check() to try again."
+                ) from error
             if part is None:
                 return None, ""
             report += part
@@ -698,6 +750,8 @@ class Service:
         if job.kind == "queued":
             return Progress("queued", place=job.place, seconds_left=job.seconds)
         status = read_status(paths)
+        if status is not None and job.kind == "gone" and self._tests.waits(paths, status):
+            return Progress("queued")  # between two attempts to start it
         if status is not None and status.starts == 0 and job.kind == "gone":
             return Progress("checking")
         running = status.running if status else None
@@ -744,7 +798,7 @@ class Service:
             await self._end_idle()
         for live in list(self._sessions.values()):
             active = live.session.state.active
-            if active is None:
+            if active is None or self._troubles.rests(live.session.id):
                 continue
             try:
                 if self._is_here(live, active):
@@ -755,7 +809,31 @@ class Service:
                 if unavailable(error):
                     raise
                 # One session's fault must not end the watch over the others.
-                log.exception("session %s: its test could not be followed", live.session.id)
+                self._troubles.met(live.session.id, error)
+                if self._is_unreadable(live, error):
+                    await self._give_up(live)
+            else:
+                self._troubles.over(live.session.id)
+
+    def _is_unreadable(self, live: LiveSession, error: Exception) -> bool:
+        """Whether a run directory has been out of reach for minutes, and it alone."""
+        return (
+            isinstance(error, OSError)
+            and error.errno not in (errno.ENOSPC, errno.EDQUOT)
+            and self._troubles.times(live.session.id) >= UNREADABLE_TIMES
+            and self.claim.is_there
+        )
+
+    async def _give_up(self, live: LiveSession) -> None:
+        """End a test whose run directory cannot be read."""
+        async with live.lock:
+            active = live.session.state.active
+            if active is not None:
+                paths = self.run_paths(live, active)
+                what = "its run directory cannot be read"
+                await self.in_thread(self._lost, live, active, paths, what)
+        self._troubles.over(live.session.id)
+        live.changed()
 
     async def _end_idle(self) -> None:
         """End every open session that nobody has called for too long."""
@@ -804,23 +882,37 @@ class Service:
         paths = self.run_paths(live, active)
         # The executor is asked first: a runner that ends in between has written its last status.
         job = self.executor.state(paths)
-        status = read_status(paths)
-        events: list[AnyEvent] = []
-        begins = status is not None and status.starts == 0 and status.state not in FINAL_STATES
-        if job.kind == "gone" and begins:
-            report = self._advance(live, active)
+        try:
+            status = present_status(paths)
+        except RunLost as lost:
+            if lost.rewritten and job.kind != "gone":
+                return False
+            return self._lost(live, active, paths, str(lost))
+        ended = status.state in FINAL_STATES
+        # A resumption that is journaled may not have reached the executor, or its runner not have
+        # come up: that is no further interruption.
+        comes_up = status.starts <= active.resumptions or self._tests.waits(paths, status)
+        if job.kind == "gone" and not ended and comes_up:
+            try:
+                report = self._advance(live, active)
+            except NotStarted as error:
+                log.error(
+                    "session %s: test #%d is given up: %s", live.session.id, active.number, error
+                )
+                live.session.record(self._not_started(live, active, paths))
+                return True
             if report is None:
                 return False
             live.session.record(self._refused(live, active, report))
             return True
+        events: list[AnyEvent] = []
         begun = (
-            status is not None
-            and status.state != "cancelled"  # which is given back
+            status.state != "cancelled"  # which is given back
             and any(step.started_at for step in status.steps if step.role not in UNCOUNTED)
         )
         if begun and not active.counted:
             events.append(TestCounted(number=active.number, attempt=active.attempt))
-        if status is not None and status.state in FINAL_STATES:
+        if ended:
             events.append(self._outcome(live, active, paths, status))
         elif job.kind == "gone":
             events.append(self._interrupted(live, active, paths))
@@ -829,6 +921,35 @@ class Service:
         live.session.record(*events)
         if isinstance(events[-1], TestResumed):
             self._hand_over(live, active, paths)
+        elif not active.active:
+            self._tests.forget(paths)
+        return True
+
+    def _stop(self, paths: RunPaths) -> None:
+        """End a run that nobody waits for, as far as that can be done."""
+        try:
+            self.executor.cancel(paths)
+        except (OSError, ValueError, ExecutorAway) as error:
+            log.warning("session %s: %s could not be ended: %s", paths.session, paths.name, error)
+
+    def _lost(self, live: LiveSession, active: Attempt, paths: RunPaths, what: str) -> bool:
+        """Give a test back whose run directory is gone; agents' code cannot have done that."""
+        if not self.claim.is_there:
+            raise OSError("the state folder is away")  # and comes back with everything in it
+        log.error("session %s: test #%d is lost: %s", live.session.id, active.number, what)
+        self._stop(paths)
+        self._tests.forget(paths)
+        live.session.record(
+            TestReleased(
+                number=active.number,
+                attempt=active.attempt,
+                kind="lost",
+                reason=(
+                    f"Test #{active.number} was lost on this server, since {what}, and is given "
+                    "back, not counted. Call test() to run it again."
+                ),
+            )
+        )
         return True
 
     def _outcome(
@@ -894,6 +1015,34 @@ class Service:
 
     def _interrupted(self, live: LiveSession, active: Attempt, paths: RunPaths) -> AnyEvent:
         """What becomes of a test whose runner is gone before its end."""
+        if active.resumptions < MAX_RESUMPTIONS:
+            log.warning("session %s: test #%d is resumed", live.session.id, active.number)
+            return TestResumed(
+                number=active.number, attempt=active.attempt, resumption=active.resumptions + 1
+            )
+        return self._given_back(
+            live,
+            active,
+            paths,
+            f"Test #{active.number} was interrupted too often and is given back, not counted. "
+            "Call test() to run it again.",
+        )
+
+    def _not_started(self, live: LiveSession, active: Attempt, paths: RunPaths) -> AnyEvent:
+        """What becomes of a test whose runner does not come up."""
+        return self._given_back(
+            live,
+            active,
+            paths,
+            f"Test #{active.number} does not start on this server, through no fault of yours, and "
+            "is given back, not counted. Its operator finds why in the server's log. Call test() "
+            "to try again.",
+        )
+
+    def _given_back(
+        self, live: LiveSession, active: Attempt, paths: RunPaths, reason: str
+    ) -> AnyEvent:
+        """The end of a test that was interrupted for good: uncounted, if that is left to it."""
         given_back = sum(
             1
             for attempt in live.session.state.attempts
@@ -901,21 +1050,10 @@ class Service:
             and attempt.released.kind == "interrupted"
             and attempt.counted
         )
-        if active.resumptions < MAX_RESUMPTIONS:
-            log.warning("session %s: test #%d is resumed", live.session.id, active.number)
-            return TestResumed(
-                number=active.number, attempt=active.attempt, resumption=active.resumptions + 1
-            )
         # What was not counted costs no test, so that it can't be one that is given back either.
         if given_back < MAX_RELEASES or not active.counted:
             return TestReleased(
-                number=active.number,
-                attempt=active.attempt,
-                kind="interrupted",
-                reason=(
-                    f"Test #{active.number} was interrupted too often and is given back, not "
-                    "counted. Call test() to run it again."
-                ),
+                number=active.number, attempt=active.attempt, kind="interrupted", reason=reason
             )
         status = read_status(paths)
         assert status is not None

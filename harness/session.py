@@ -37,7 +37,6 @@ from harness.errors import (
 from harness.events import (
     AnyEvent,
     Header,
-    MessageKept,
     SessionEnded,
     Submitted,
     TestCounted,
@@ -74,6 +73,10 @@ class Attempt:
     @property
     def active(self) -> bool:
         return self.result is None and self.released is None
+
+    @property
+    def is_lost(self) -> bool:
+        return self.released is not None and self.released.kind == "lost"
 
 
 @dataclass
@@ -455,9 +458,6 @@ class Session:
     def submission_answer(self, number: int) -> Answer:
         prefix = f"[submit] Submitting result from test #{number} as final.\n\n"
         return self._result_answer(self.state.results[number], prefix)
-
-    def keep_message(self, role: str, text: str, usage: dict[str, Any] | None) -> None:
-        self.record(MessageKept(role=role, text=text, usage=usage))
 
 
 def result_data(result: TestFinished) -> dict[str, Any]:

@@ -97,6 +97,10 @@ class Settings(BaseSettings):
     limit_key_requests: int = Field(default=500, ge=0)
     """Requests a second with one key."""
 
+    limit_journal_bytes: int = Field(default=200_000_000, ge=0)
+    """About what one session may put into its journal; `test`, `status` and `submit` have a tenth
+    more."""
+
     limit_open_sessions: int = Field(default=1000, ge=0)
     """Sessions of one key that are open at the same time."""
 

@@ -53,11 +53,6 @@ def state_of(live: LiveSession) -> Literal["open", "submitted", "ended"]:
     return "submitted" if state.submitted else "ended" if state.ended else "open"
 
 
-def open_sessions(service: Service) -> list[str]:
-    """The ids of those that can be called."""
-    return [live.session.id for live in service.live_sessions() if state_of(live) == "open"]
-
-
 def survey(service: Service) -> Survey:
     """How things stand now; reads the status of each test that runs."""
     sessions: Counter[str] = Counter({"open": 0, "submitted": 0, "ended": 0})

@@ -33,11 +33,13 @@ from sqlalchemy import (
     UniqueConstraint,
     bindparam,
     exists,
+    func,
     or_,
     select,
     text,
     update,
 )
+from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from harness import migrations
@@ -65,7 +67,11 @@ sessions = Table(
     Column("header", Text, nullable=False),
     Column("token_sha256", String(64), nullable=False),
     Column("closed_at", DateTime(timezone=True)),
+    Column("opened_by", String(40)),
 )
+
+_open = text("closed_at IS NULL")
+Index("ix_sessions_open", sessions.c.opened_by, sqlite_where=_open, postgresql_where=_open)
 
 events = Table(
     "events",
@@ -106,8 +112,19 @@ _insert_next = (
 )
 """adds an event if the one before it is there: a database may have been put back"""
 
+OPENING = 0x6F70656E
+"""PostgreSQL's advisory locks on the opening of a session; any number that nobody else takes"""
+
 _SESSION_ID = re.compile(r"[A-Za-z0-9._-]{1,40}")
 """what an id can be; anything else that a caller asks for is not there"""
+
+
+class TooManyOpen(RuntimeError):
+    """A key has as many open sessions as it may have."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(f"{count} sessions are open")
+        self.count = count
 
 
 class StaleSession(RuntimeError):
@@ -153,8 +170,23 @@ class Store:
             raise
         self._appending = GroupCommit(self._append_together)
 
-    def create(self, header: Header, token_sha256: str) -> None:
+    def create(
+        self, header: Header, token_sha256: str, opened_by: str | None = None, most: int = 0
+    ) -> None:
+        """Add a session that the key of this name has opened.
+
+        Raises TooManyOpen if it has `most` open ones, whichever server they were opened on; 0 is
+        no limit. A session of which nobody knows who opened it counts for every key.
+        """
         with self.engine.begin() as connection:
+            if most:
+                self._take_turn(connection, opened_by)
+                mine = or_(sessions.c.opened_by == opened_by, sessions.c.opened_by.is_(None))
+                count = connection.execute(
+                    select(func.count()).where(sessions.c.closed_at.is_(None), mine)
+                ).scalar_one()
+                if count >= most:
+                    raise TooManyOpen(count)
             connection.execute(
                 sessions.insert().values(
                     id=header.session,
@@ -163,8 +195,17 @@ class Store:
                     profile=header.profile,
                     header=canonical(header.model_dump(mode="json")),
                     token_sha256=token_sha256,
+                    opened_by=opened_by,
                 )
             )
+
+    def _take_turn(self, connection: Connection, opened_by: str | None) -> None:
+        """Until the transaction ends nobody else opens a session with the key."""
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        else:
+            lock = func.pg_advisory_xact_lock(OPENING, func.hashtext(opened_by or ""))
+            connection.execute(select(lock))
 
     def append(
         self, session_id: str, added: Sequence[tuple[AnyEvent, str | None]], *, closes: bool

@@ -16,6 +16,7 @@ from harness.answers import Answer
 from harness.edits import line_number
 from harness.errors import AgentError, BadArguments
 from harness.events import Submitted, ToolCalled
+from harness.journal_size import JournalFull, require_room
 from harness.service import LiveSession, Service, storable
 from harness.session import TestRequest, result_data
 
@@ -52,7 +53,7 @@ async def dispatch(
     args: Mapping[str, Any],
     key: str | None = None,
 ) -> Answer:
-    """Answer one tool call and journal it. Raises UnknownTool or KeyConflict."""
+    """Answer one tool call and journal it. Raises UnknownTool, KeyConflict or JournalFull."""
     known = name if name in TOOLS else "unknown"
     logs.tool.set(known)
     began, outcome = time.monotonic(), "fault"
@@ -65,6 +66,9 @@ async def dispatch(
         raise
     except KeyConflict:
         outcome = "key_conflict"
+        raise
+    except JournalFull:
+        outcome = "journal_full"
         raise
     finally:
         service.telemetry.tool_called(known, outcome, time.monotonic() - began)
@@ -83,6 +87,7 @@ async def _dispatch(
     async with live.lock:
         if (earlier := _earlier(live, key, name, args)) is not None:
             return await service.in_thread(_present_state, service, live, earlier)
+    require_room(name, args, live.journaled, service.journal_bytes)
     try:
         live.session.require_open()
         if tool.begin is not None:

@@ -22,6 +22,7 @@ from harness.edits import apply_edit, require_size
 from harness.errors import AgentError
 from harness.jobs.local import LocalExecutor
 from harness.jobs.plan import Surroundings, make_check_plan
+from harness.jobs.starting import NotStarted, Starting
 from harness.probes import Kind, check_report, submit_check
 from harness.regions import EditableFile
 from harness.task import Task
@@ -171,6 +172,7 @@ class _Vetted:
         self.files = dict(self.pristine)
         self._waiting: list[Kind] = []
         self._runs: list[RunPaths] = []
+        self._starting: Starting | None = None
         self._edit(case)
 
     def _edit(self, case: Case) -> None:
@@ -197,7 +199,8 @@ class _Vetted:
             return
         kind = self._waiting[0]
         around = _around(self.folder / kind, self.data, self.state, self.sandboxed)
-        submit_check(executor, self.task, self.profile, kind, self.files, around)
+        self._starting = self._starting or Starting(executor)
+        submit_check(self._starting, self.task, self.profile, kind, self.files, around)
         self._runs.append(around.paths)
 
     def _paths(self) -> RunPaths:
@@ -208,7 +211,12 @@ class _Vetted:
         executor.poll()
         if not self._waiting:
             return True
-        report: Report | None = check_report(executor, self._paths(), self.files)
+        assert self._starting is not None
+        report: Report | None
+        try:
+            report = check_report(self._starting, self._paths(), self.files)
+        except NotStarted as error:
+            report = Report((Finding("not-started", "", 0, f"The check was not run: {error}"),))
         if report is None:
             return False
         self.verdict.findings += report.findings

@@ -361,6 +361,37 @@ def test_open_sessions_of_a_key_are_limited(start_server: Callable[..., TestClie
     assert client.post("/v1/sessions", json=body).status_code == 201
 
 
+def test_a_journal_has_a_greatest_size_and_a_reserve_for_the_end(
+    start_server: Callable[..., TestClient],
+) -> None:
+    first = start_server(limit_journal_bytes=40_000)
+    player = new_player(first)
+    locked = {"op": "insert", "filename": "line_model.py", "after_line": 1, "content": "x" * 9000}
+    assert [player.call("edit", **locked)["error"] for _ in range(4)] == ["outside_regions"] * 4
+    journal = player.get("/transcript")
+    calls = {"tools/edit": locked, "messages": {"role": "assistant", "text": "y" * 9000}}
+
+    def refused(client: TestClient) -> None:
+        for path, body in calls.items():
+            answer = client.post(
+                f"/v1/sessions/{player.id}/{path}", json=body, headers=player.headers
+            )
+            assert (answer.status_code, answer.json()["error"]["code"]) == (413, "journal_full")
+
+    refused(first)
+    assert player.get("/transcript") == journal
+    first.__exit__(None, None, None)
+    again = start_server(limit_journal_bytes=40_000)
+    refused(again)
+    player = Player(again, player.id, player.token, player.created)
+    assert player.call("test", wait_s=50)["data"]["state"] == "finished"
+    # What can be repeated for ever comes to an end too, and the session still to its own.
+    body = {"wait_s": 0, "why": "z" * 5000}
+    path = f"/v1/sessions/{player.id}/tools/status"
+    assert again.post(path, json=body, headers=player.headers).status_code == 413
+    assert player.call("submit", n=1)["ok"]
+
+
 @pytest.mark.parametrize("path", ["/v1/sessions", "/v1/sessions/{id}/tools/edit"])
 @pytest.mark.parametrize("told", [True, False])
 def test_a_large_body_is_not_read_to_its_end(

@@ -94,10 +94,11 @@ def demo_calls() -> tuple[str, list[Call]]:
 @pytest.mark.timeout(1200)
 def test_the_loop_plays_the_demo_although_it_is_cut_off(real_url: str, profile: str) -> None:
     task, calls = demo_calls()
+    read: list[str] = []
     with CuttingProxy(real_url, 5) as proxy:
-        state = loop()["run"](proxy.url, task, scripted(calls, []), profile=profile)
+        state = loop()["run"](proxy.url, task, scripted(calls, read), profile=profile)
         assert proxy.cut >= 1
-    assert (state.state, state.budget.used) == ("submitted", 1)
+    assert (state.state, state.budget.used) == ("submitted", 1), "\n\n".join(read[-2:])
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from runs import prepare, stage, status_of, wait_for
 from harness.jobs.local import LocalExecutor
 from harness.jobs.plan import read_status
 from harness.jobs.processes import living_runner
+from harness.jobs.starting import Starting
 from harness.probes import MAX_STARTS, check_report
 from harness.workspace import RunPaths
 
@@ -60,12 +61,13 @@ def test_a_check_that_brings_its_runner_down_each_time_is_not_run_for_ever(tmp_p
     run = prepare(tmp_path, stage(tmp_path, "one", run="sleep 60"))
     executor = LocalExecutor()
     executor.submit(run)
+    starting = Starting(executor)
     for starts in range(1, MAX_STARTS + 1):
         wait_for(lambda n=starts: at_step(run, "run", n) and living_runner(run))
-        assert check_report(executor, run, {}) is None
+        assert check_report(starting, run, {}) is None
         kill_runner(run)
         wait_for(lambda: executor.state(run).kind == "gone")
-        report = check_report(executor, run, {})
+        report = check_report(starting, run, {})
         assert (report is None) == (starts < MAX_STARTS)
     assert report is not None
     [finding] = report.findings

@@ -7,20 +7,24 @@ import contextlib
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from conftest import Player, new_player
+from conftest import TOY_TASKS, Player, new_player
 from fastapi.testclient import TestClient
+from live import served
 from mcp import Client as McpClient
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from test_api import FIRST_RESULT, SLOWER
 from test_client import SLOW_MODEL
 
+import server
 from harness.client import Client, Session
 from harness.mcp_server import KEY_META
+from harness.settings import Settings
 from harness.tools import TOOLS
 
 MODES = ("legacy", "auto")
@@ -186,3 +190,20 @@ def test_what_is_no_message_is_refused(player: Player) -> None:
     for method in ("GET", "DELETE"):
         response = player.client.request(method, path, headers=headers)
         assert (response.status_code, response.headers["allow"]) == (405, "POST")
+
+
+def test_a_journal_that_is_full_is_told(tmp_path: Path, toy_data: Path, own_key: None) -> None:
+    settings = Settings(
+        state_dir=tmp_path / "state",
+        tasks_dir=TOY_TASKS,
+        data_dir=toy_data,
+        limit_journal_bytes=2000,
+    )
+
+    async def part(client: McpClient, _session: Session) -> None:
+        with pytest.raises(MCPError, match=r"no room for this call\. test, status and submit"):
+            await client.call_tool("view", {"filename": "line_rate.py", "why": "x" * 2000})
+        assert not (await client.call_tool("status", {})).is_error
+
+    with served(server.build(settings)) as url:
+        play(url, "auto", part)

@@ -18,7 +18,7 @@ from runs import prepare, stage, status_of, wait_for
 from slurm import cluster, why_not
 
 from harness.jobs import Executor, make_executor
-from harness.jobs.processes import living_runner
+from harness.jobs.processes import living_runner, run_mark
 from harness.workspace import RunPaths
 
 pytestmark = [
@@ -53,10 +53,18 @@ def ended(executor: Executor, run: RunPaths) -> bool:
     return executor.state(run).kind == "gone"
 
 
-def resumable(folder: Path) -> RunPaths:
+def resumable(folder: Path, seconds: int = 100) -> RunPaths:
     """A run that ends by itself only when it is started for the second time."""
-    script = f"if [ -e {folder}/begun ]; then exit 0; fi; touch {folder}/begun; sleep 100"
-    return prepare(folder, stage(folder, "one", run=script, limit_s=120))
+    script = f"if [ -e {folder}/begun ]; then exit 0; fi; touch {folder}/begun; sleep {seconds}"
+    return prepare(folder, stage(folder, "one", run=script, limit_s=seconds + 20))
+
+
+def job_of(run: RunPaths) -> str:
+    """The id of the job that the run has now."""
+    listing = subprocess.run(
+        ["squeue", "--me", "-h", "-o", "%j %i"], capture_output=True, text=True, check=True
+    ).stdout
+    return dict(line.split() for line in listing.splitlines())[f"harness-{run_mark(run)}"]
 
 
 def test_a_session_whose_tests_are_jobs(
@@ -125,6 +133,41 @@ def test_a_job_whose_runner_is_killed_is_gone(executor: Executor, tmp_path: Path
     assert status_of(run).state == "running"
     executor.submit(run)
     wait_for(lambda: status_of(run).state == "finished", 60)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_jobs_that_come_to_their_wall_time_limit(
+    executor: Executor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slurm itself tells one of them before, as ours are told, and ends the other at its limit of a
+    minute, which it looks after twice a minute."""
+    monkeypatch.setattr("harness.jobs.slurm.SIGNAL_SECONDS", 20)
+    told = make_executor("slurm", time_min=1, cpus=1)
+    untold = make_executor("slurm", time_min=1, cpus=1, extra={"signal": "CONT@1"})
+    saved, cut = resumable(tmp_path / "saved", 500), resumable(tmp_path / "cut", 500)
+    told.submit(saved)
+    untold.submit(cut)
+    wait_for(lambda: status_of(saved).running and status_of(cut).running, 60)
+    first, other = job_of(saved), job_of(cut)
+
+    # It has ended its runner in order, and is requeued under its number.
+    wait_for(lambda: status_of(saved).state == "interrupted", 150)
+    wait_for(lambda: told.state(saved).kind == "queued", 30)
+    assert job_of(saved) == first
+    subprocess.run(["scontrol", "update", f"JobId={first}", "StartTime=now"], check=True)
+    wait_for(lambda: status_of(saved).state == "finished", 60)
+    assert status_of(saved).starts == 2
+
+    # Its processes are gone, and its test goes on as one that was interrupted.
+    wait_for(lambda: ended(untold, cut), 150)
+    shown = subprocess.run(["scontrol", "show", "job", other], capture_output=True, text=True)
+    assert "JobState=TIMEOUT" in shown.stdout
+    assert status_of(cut).state in ("interrupted", "running")
+    assert living_runner(cut) is None
+    untold.submit(cut)
+    wait_for(lambda: status_of(cut).state == "finished", 60)
+    assert status_of(cut).starts == 2
 
 
 def test_nothing_of_the_servers_environment_gets_into_a_job(

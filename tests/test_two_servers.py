@@ -9,20 +9,26 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conftest import Player, new_player
 from fastapi.testclient import TestClient
+from runs import wait_for
 from sqlalchemy import text as sql
 from test_api import RAISES, SLOWER
+from typer.testing import CliRunner
 
 from harness.claim import Claim, FolderTaken
+from harness.cli import app
+from harness.ending import end_session
 from harness.events import MessageKept, chain_break
+from harness.jobs.processes import living_runner
 from harness.session import Session
 from harness.store import Store
-from harness.workspace import StatePaths
+from harness.workspace import RunPaths, StatePaths
 
 Pair = tuple[Player, Player]
 
@@ -262,3 +268,62 @@ def test_a_state_folder_has_one_server_at_a_time(tmp_path: Path) -> None:
     claim = Claim(StatePaths(tmp_path))
     assert claim.name == name
     claim.release()
+
+
+def test_open_sessions_of_a_key_are_counted_over_servers_and_restarts(
+    start_server: Callable[..., TestClient], tmp_path: Path, database_url: str
+) -> None:
+    limited = {"database_url": database_url, "limit_open_sessions": 3}
+    first = start_server(**limited)
+    second = start_server(state_dir=tmp_path / "state-2", **limited)
+    new_player(first)
+    oldest = new_player(second)
+    clients = [first, second] * 3
+
+    def opened(client: TestClient) -> int:
+        return client.post("/v1/sessions", json={"task": "two-files"}).status_code
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        assert sorted(pool.map(opened, clients)) == [201, 429, 429, 429, 429, 429]
+    first.__exit__(None, None, None)
+    again = start_server(**limited)
+    assert [opened(again), opened(second)] == [429, 429]
+    store = Store(database_url)
+    end_session(store, oldest.id, "it is enough")
+    store.close()
+    assert [opened(again), opened(second)] == [201, 429]
+
+
+def test_a_test_whose_server_is_gone_for_good_is_given_back_by_the_operator(
+    start_server: Callable[..., TestClient], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'journal.sqlite3'}"
+    gone = start_server(database_url=url)
+    player = new_player(gone)
+    player.call("edit", **(RAISES | {"content": "def predict(s, x):\n    while True: pass"}))
+    player.call("test", wait_s=0)
+    run = RunPaths(tmp_path / "state/sessions" / player.id / "runs/test-1.1")
+    wait_for(lambda: living_runner(run))
+    gone.__exit__(None, None, None)
+    there = start_server(database_url=url, state_dir=tmp_path / "state-2")
+    player = Player(there, player.id, player.token, player.created)
+    assert player.text("status").startswith("[Test #1] running")
+    monkeypatch.setenv("HARNESS_DATABASE_URL", url)
+
+    def cancel_lost(state: str) -> tuple[int, str]:
+        monkeypatch.setenv("HARNESS_STATE_DIR", str(tmp_path / state))
+        result = CliRunner().invoke(app, ["cancel", player.id, "--lost"])
+        return result.exit_code, result.output
+
+    assert cancel_lost("state")[0] == 2  # its own, which is not lost
+    assert cancel_lost("state-2") == (0, f"{player.id}: test #1 is given back\n")
+    assert cancel_lost("state-2")[0] == 2
+    assert player.get("/tests/1")["text"] == (
+        "ERROR: Test #1 was lost with the server that ran it, and is given back, not counted. "
+        "Call test() to run it again."
+    )
+    player.call("undo")
+    assert player.call("test", wait_s=50)["budget"]["used"] == 1
+    # Should it come back, it ends what nobody waits for.
+    start_server(database_url=url)
+    wait_for(lambda: living_runner(run) is None)

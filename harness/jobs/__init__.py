@@ -50,7 +50,7 @@ class Executor(Protocol):
 
     def cancel(self, run: RunPaths) -> None:
         """Ends a run for good; its status becomes `cancelled`, at once if it was not begun and
-        else within seconds."""
+        else within seconds. Of one whose directory is out of reach the processes end."""
 
     def state(self, run: RunPaths) -> JobState:
         """Where the run stands now."""

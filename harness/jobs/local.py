@@ -4,13 +4,15 @@ Guaranteed: a GPU belongs to one run at a time, also across restarts of the serv
 session of its own with an environment of its own, so it outlives the server and has none of its
 secrets; after a restart `submit` finds it again, by the lock that it has inherited. Runs that need
 GPUs, and those that need none, wait in one queue each, and nobody overtakes: a run that needs
-many cannot be starved. Not kept: the queue. Whoever restarts the server submits what was queued,
-in its order, and what is alive first.
+many cannot be starved. A run that can't be started (its directory is gone, no process is to be
+had) leaves the queue, is `gone`, and holds nobody up. Not kept: the queue. Whoever restarts the
+server submits what was queued, in its order, and what is alive first.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -31,9 +33,11 @@ from harness.jobs.plan import (
     read_status,
     write_status,
 )
-from harness.jobs.processes import is_held, living_runner, lock_run
+from harness.jobs.processes import end_leftovers, is_held, living_runner, lock_run, runners_on
 from harness.jobs.runner import mark_cancelled
 from harness.workspace import RunPaths
+
+log = logging.getLogger("harness.jobs")
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,11 @@ class LocalExecutor:
     def cancel(self, run: RunPaths) -> None:
         """As Executor.cancel."""
         with self._lock:
-            run.cancel.touch()
+            try:
+                run.cancel.touch()
+            except (FileNotFoundError, PermissionError):
+                self._end_lost(run)
+                return
             self.poll()
             running = self._running.get(run)
             if running is not None and running.pid is not None:
@@ -148,13 +156,16 @@ class LocalExecutor:
             for run, running in list(self._running.items()):
                 if not _alive(run, running.pid):
                     del self._running[run]
-                    if (status := read_status(run)) is not None:
-                        self._durations.learn(running.plan, status)
-                    if run.cancel.exists():
-                        self._finish_cancelled(run)
+                    # A run that cannot be read must not keep others from their turn.
+                    with contextlib.suppress(ValueError, OSError):
+                        if (status := read_status(run)) is not None:
+                            self._durations.learn(running.plan, status)
+                        if run.cancel.exists():
+                            self._finish_cancelled(run)
             for run in [run for run in self._pending if run.cancel.exists()]:
                 del self._pending[run]
-                self._finish_cancelled(run)
+                with contextlib.suppress(ValueError, OSError):
+                    self._finish_cancelled(run)
             for gpus in (0, 1):  # the queues do not wait for each other
                 for run in self._queue(gpus):
                     if not self._begin(run):
@@ -180,19 +191,35 @@ class LocalExecutor:
         plan = self._pending[run]
         if not self._fits(plan.gpus):
             return False
-        lock = lock_run(run)
-        if lock is None:  # somebody has started it by hand
-            del self._pending[run]
-            self._running[run] = _Running(plan, given_gpus(run), None)
-            return True
+        del self._pending[run]
         try:
-            ids = self._free()[: plan.gpus]
-            give_gpus(run, ids)
-            self._running[run] = _Running(plan, ids, _start(run, lock))
-            del self._pending[run]
-        finally:
-            os.close(lock)
+            lock = lock_run(run)
+            if lock is None:  # somebody has started it by hand
+                self._running[run] = _Running(plan, given_gpus(run), None)
+                return True
+            try:
+                ids = self._free()[: plan.gpus]
+                give_gpus(run, ids)
+                self._running[run] = _Running(plan, ids, _start(run, lock))
+            finally:
+                os.close(lock)
+        except OSError as error:
+            log.error("the runner of session %s, %s: %s", run.session, run.name, error)
         return True
+
+    def _end_lost(self, run: RunPaths) -> None:
+        """For a run whose directory is gone or closed: no cancellation can be written there."""
+        self._pending.pop(run, None)
+        running = self._running.get(run)
+        with contextlib.suppress(ProcessLookupError):
+            if running is not None and running.pid is not None:
+                os.kill(running.pid, signal.SIGTERM)
+                return
+        runners = runners_on(run)
+        for runner in runners:
+            runner.terminate()
+        if not runners:
+            end_leftovers(run)
 
     def _until_start(self, run: RunPaths, ahead: Sequence[RunPaths]) -> float | None:
         """Seconds, about, until a pending run starts."""
@@ -213,7 +240,11 @@ class LocalExecutor:
     def _finish_cancelled(self, run: RunPaths) -> None:
         """For a run without a runner: one that was never begun, or whose runner was killed."""
         self._pending.pop(run, None)
-        status = read_status(run)
+        try:
+            status = read_status(run)
+        except ValueError:  # no runner could go on with it
+            end_leftovers(run)
+            return
         if status is None or status.state in FINAL_STATES:
             return
         if status.state == "queued":
@@ -269,7 +300,7 @@ def _start(run: RunPaths, lock: int) -> int:
 
 def _alive(run: RunPaths, pid: int | None) -> bool:
     if pid is None:
-        return is_held(run)
+        return is_held(run) or (not run.root.is_dir() and bool(runners_on(run)))
     try:
         return os.waitpid(pid, os.WNOHANG)[0] == 0
     except ChildProcessError:

@@ -199,11 +199,25 @@ def lock_run(paths: RunPaths) -> int | None:
 
 
 def is_held(paths: RunPaths) -> bool:
-    """Whether a runner has the run, or is just being started for it."""
-    lock = lock_run(paths)
+    """Whether a runner has the run, or is just being started for it; False if it is not there."""
+    try:
+        lock = lock_run(paths)
+    except FileNotFoundError:
+        return False
     if lock is not None:
         os.close(lock)
     return lock is None
+
+
+def runners_on(paths: RunPaths) -> list[psutil.Process]:
+    """Runners of the run by their command line, which stays when the directory is removed."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            command = process.cmdline()
+            if "harness.jobs.runner" in command and str(paths.root.absolute()) in command:
+                found.append(process)
+    return found
 
 
 def living_runner(paths: RunPaths) -> psutil.Process | None:

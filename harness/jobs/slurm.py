@@ -221,10 +221,12 @@ class SlurmExecutor:
     def cancel(self, run: RunPaths) -> None:
         """As Executor.cancel. A runner looks for the mark itself."""
         with self._lock:
-            run.cancel.touch()
+            lost = not run.root.is_dir()
+            if not lost:
+                run.cancel.touch()
             self._ask(at_once=True)
             job, status = self._job(run), read_status(run)
-            if job is not None and job.state not in WAITING:
+            if job is not None and job.state not in WAITING and not lost:
                 return
             if job is not None:
                 _command("scancel", job.id)
