@@ -98,6 +98,7 @@ def environment() -> Environment:
         speech=views.speech,
         outcome=views.outcome,
         unified=views.unified,
+        chunks=views.chunks,
         arguments=views.arguments,
         attempted=views.attempted,
         flattened=flattened,
