@@ -54,6 +54,8 @@ class Section:
     """what was held to a limit, the closest to it first"""
     facts: tuple[Facts, ...] = ()
     """all else that was measured, for whoever wants to see it"""
+    to_judge: bool = True
+    """whether each matter is one that may bear on fair play, or only told"""
 
 
 @dataclass(frozen=True)
@@ -92,11 +94,14 @@ def review(story: Story, unedited: StoryTest | None = None) -> tuple[Section, ..
             "Every test that was queued was counted.",
         ),
         _audit_section(story),
-        _section(
-            "Compute",
-            "Time and speed beside the unedited file.",
-            _compute(story, unedited),
-            "No finished test has times.",
+        replace(
+            _section(
+                "Compute",
+                "Time, speed and size beside the unedited file.",
+                _compute(story, unedited),
+                "No finished test has times.",
+            ),
+            to_judge=False,
         ),
         _section(
             "Printed numbers",
