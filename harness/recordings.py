@@ -82,7 +82,7 @@ def read_recordings(path: Path, candidates: Sequence[EditableFile] = ()) -> tupl
 def parse_recordings(text: str, candidates: Sequence[EditableFile] = ()) -> tuple[Recording, ...]:
     """Every session in `text`, whichever of the formats it has. Raises RecordingError."""
     text = text.replace("\r\n", "\n")
-    if not text.strip():
+    if not text or text.isspace():
         raise RecordingError("is empty")
     if text.lstrip()[0] in "{[":
         return tuple(_json_recordings(text, candidates))
@@ -113,7 +113,11 @@ def _json_recordings(text: str, candidates: Sequence[EditableFile]) -> Iterator[
 
 def _json_objects(text: str) -> list[tuple[str, Mapping[str, Any]]]:
     """The objects of a JSON document or of JSON Lines, each with the place where it stands."""
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    lines = [
+        (number, line)
+        for number, line in enumerate(text.split("\n"), 1)
+        if line and not line.isspace()
+    ]
     if len(lines) > 1 and _is_json(lines[0][1]):
         found = [(f"line {number}", _loads(line, f"line {number}: ")) for number, line in lines]
     else:

@@ -15,6 +15,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 
 class RegionError(ValueError):
@@ -93,7 +94,7 @@ class EditableFile:
 
     @cached_property
     def lines(self) -> tuple[str, ...]:
-        return tuple(line for segment in self.segments for line in segment.lines)
+        return tuple(chain.from_iterable(segment.lines for segment in self.segments))
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:

@@ -1,7 +1,8 @@
 """`harness replay FILE --run`: the recorded tests again, on the replayed code.
 
-What runs is an agent's code, in the sandbox as any test of a server; its numbers come from the
-task as it is here. They are set beside the recorded ones: equal numbers are no proof, and
+What runs is an agent's code, in the sandbox as any test of a server, after the checks that stand
+before a test of a server: the text, the contract, each stage's first steps. Its numbers come from
+the task as it is here. They are set beside the recorded ones: equal numbers are no proof, and
 different ones may be due to other hardware, data or versions.
 """
 
@@ -10,11 +11,13 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness import hardware, sandbox
 from harness.checks import static
+from harness.checks.findings import Finding, Report
 from harness.datasets import datasets
 from harness.jobs.local import LocalExecutor
 from harness.jobs.plan import (
@@ -26,6 +29,7 @@ from harness.jobs.plan import (
     read_status,
     snapshot,
 )
+from harness.probes import check_report, report_of, submit_check
 from harness.regions import EditableFile
 from harness.results import collect
 from harness.story import Story, StoryTest, stages_of
@@ -114,44 +118,78 @@ def _run(
     tell: Callable[[str], None],
 ) -> Rerun:
     constraints = {file.name: file.constraints for file in task.files}
+
+    def refused(findings: Sequence[Finding]) -> Rerun:
+        told = "; ".join(f.describe(several_files=len(shipped) > 1) for f in findings[:3])
+        return Rerun(test, {}, (), f"refused by a check as it is here: {told}")
+
     findings = static.find_all(test.files.values(), shipped, constraints)
     if findings:
-        said = findings[0].describe(several_files=len(shipped) > 1)
-        return Rerun(test, {}, (), f"refused by a check as it is here: {said}")
+        return refused(findings)
     cache = place.state_dir / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="harness-rerun-", ignore_cleanup_errors=True) as folder:
-        paths = RunPaths(Path(folder) / "run")
-        around = Surroundings(
-            paths,
-            place.data_dir,
-            cache,
-            len(hardware.gpus()),
-            sandbox=place.sandboxed,
-        )
+        gpus = [str(gpu.id) for gpu in hardware.gpus()]
+        executor = LocalExecutor(gpus=gpus)
+
+        def around(name: str) -> Surroundings:
+            run = RunPaths(Path(folder) / name)
+            return Surroundings(run, place.data_dir, cache, len(gpus), sandbox=place.sandboxed)
+
+        if task.contract is not None:
+            report = _contract(executor, test, task, profile, around("contract"), tell)
+            if not report.ok:
+                return refused(report.findings)
+        paths = around("run").paths
         try:
-            plan = make_plan(task, profile, test.number, 1, around)
+            plan = make_plan(task, profile, test.number, 1, around("run"))
         except PlanError as error:
             raise RerunError(f"{error}") from error
         edited = {name: file.text for name, file in test.files.items()}
         prepare_run_dir(paths, plan, snapshot(task, edited), snapshot(task, {}))
-        executor = LocalExecutor(gpus=[str(gpu.id) for gpu in hardware.gpus()])
         executor.submit(paths)
-        try:
+        with _ended(executor, paths):
             _wait(executor, paths, test.number, tell)
-        finally:
-            executor.cancel(paths)
-            while executor.state(paths).kind != "gone":
-                time.sleep(POLL_SECONDS)
         status = read_status(paths)
         if status is None or status.state not in FINAL_STATES:
             return Rerun(test, {}, (), "its runner ended before the test did")
-        if status.state in ("refused", "cancelled"):
-            return Rerun(test, {}, (), f"it was {status.state}")
+        if status.state == "refused":
+            return refused(report_of(paths, status, test.files).findings)
+        if status.state == "cancelled":
+            return Rerun(test, {}, (), "it was cancelled")
         result = collect(task, profile, paths, status, number=test.number, attempt=1, provenance={})
     stages = stages_of(result)
     metrics = {name: value for stage in stages for name, value in stage.metrics.items()}
     return Rerun(test, metrics, tuple(f"{s.label}: {s.state}" for s in stages))
+
+
+@contextmanager
+def _ended(executor: LocalExecutor, paths: RunPaths) -> Iterator[None]:
+    """No process of the run is left behind, however its wait ends."""
+    try:
+        yield
+    finally:
+        executor.cancel(paths)
+        while executor.state(paths).kind != "gone":
+            time.sleep(POLL_SECONDS)
+
+
+def _contract(
+    executor: LocalExecutor,
+    test: StoryTest,
+    task: Task,
+    profile: str,
+    around: Surroundings,
+    tell: Callable[[str], None],
+) -> Report:
+    """What the task's contract says of the replayed files."""
+    tell(f"test #{test.number}: contract")
+    with _ended(executor, around.paths):
+        submit_check(executor, task, profile, "contract", test.files, around)
+        while (report := check_report(executor, around.paths, test.files)) is None:
+            executor.poll()
+            time.sleep(POLL_SECONDS)
+    return report
 
 
 def _wait(

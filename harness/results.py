@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
+from harness.conduct import conduct
 from harness.events import StageResult, TestFinished, seal
-from harness.jobs.plan import RunStatus, StepStatus, read_progress
+from harness.jobs.plan import RunStatus, StepStatus, read_plan, read_progress
 from harness.metrics import METRICS_BYTES, CurvePoint, MetricsError, Scores, feedback_lines
 from harness.task import Stage, Task
 from harness.workspace import RunPaths, read_log, read_regular
@@ -32,6 +33,8 @@ def collect(
     stages: list[StageResult] = []
     hidden: dict[str, Any] = {}
     curve: list[CurvePoint] = []
+    plan = read_plan(paths)
+    planned = {stage.label: stage for stage in plan.stages}
     for stage in task.profile(profile).stages:
         own = [step for step in status.steps if step.stage == stage.label]
         scores, problem = _scores(task, profile, stage, paths, own)
@@ -52,6 +55,9 @@ def collect(
                     if name in scores.final
                 },
             }
+        # For people only: it may name what an agent should not learn of the machine.
+        if stage.label in planned and (found := conduct(task, plan, planned[stage.label], paths)):
+            hidden[stage.name] = hidden.get(stage.name, {}) | {"conduct": found}
         stages.append(_stage_result(stage, own, feedback, scores, problem))
     void = next((stage.reason[0] for stage in stages if stage.state == "void"), None)
     if void is not None:  # one stage's numbers are worth no more than the others'

@@ -1,19 +1,21 @@
 """What bears on fair play in a session, each matter with the step or the test that it comes from.
 
 Pure. Matters are for a person to judge: an honest session has refusals, and a large literal may be
-a table that somebody needed. Not covered: which processes ran and which paths were opened inside
-a test; nothing records that yet, and the sandbox, not a record, is what holds them.
+a table that somebody needed. What a test's processes opened and started stands here as they
+recorded it themselves: evidence that edited code could falsify. The sandbox is what holds it.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from harness.conduct import EVENTS, STARTED
 from harness.diffs import changed_lines
+from harness.margins import Margin, costs, margins
 from harness.regions import EditableFile
 from harness.story import Files, Story, StoryStep, StoryTest
 
@@ -46,6 +48,28 @@ class Section:
     matters: tuple[Matter, ...]
     nothing: str
     """what is said where there is no matter"""
+    summary: str = ""
+    """what the measures come to, in a sentence"""
+    measures: tuple[Measure, ...] = ()
+    """what was held to a limit, the closest to it first"""
+    facts: tuple[Facts, ...] = ()
+    """all else that was measured, for whoever wants to see it"""
+    to_judge: bool = True
+    """whether each matter is one that may bear on fair play, or only told"""
+
+
+@dataclass(frozen=True)
+class Measure:
+    test: int
+    stage: str
+    margin: Margin
+
+
+@dataclass(frozen=True)
+class Facts:
+    title: str
+    rows: tuple[tuple[str, str], ...]
+    """name and value"""
 
 
 def review(story: Story, unedited: StoryTest | None = None) -> tuple[Section, ...]:
@@ -69,17 +93,15 @@ def review(story: Story, unedited: StoryTest | None = None) -> tuple[Section, ..
             _released(story),
             "Every test that was queued was counted.",
         ),
-        _section(
-            "Audits",
-            "What the scorer measured when it asked again, where this reader may see it.",
-            _audits(story),
-            "No audit failed, and none has left figures here.",
-        ),
-        _section(
-            "Compute",
-            "Time and speed beside the unedited file.",
-            _compute(story, unedited),
-            "No finished test has times.",
+        _audit_section(story),
+        replace(
+            _section(
+                "Compute",
+                "Time, speed and size beside the unedited file.",
+                _compute(story, unedited),
+                "No finished test has times.",
+            ),
+            to_judge=False,
         ),
         _section(
             "Printed numbers",
@@ -101,12 +123,7 @@ def review(story: Story, unedited: StoryTest | None = None) -> tuple[Section, ..
             _mentions(story),
             "Nothing that reaches beyond a model.",
         ),
-        Section(
-            "Processes and paths",
-            "What ran and what was opened inside a test.",
-            (),
-            "No record of it is kept; the sandbox is what holds it.",
-        ),
+        _conduct_section(story, unedited),
     )
 
 
@@ -146,17 +163,54 @@ def _released(story: Story) -> Iterator[Matter]:
         yield Matter(f"Test #{test.number}{named}", test.step, test.number, test.reason)
 
 
-def _audits(story: Story) -> Iterator[Matter]:
+def _audit_section(story: Story) -> Section:
+    failed = [
+        Matter(f"Test #{test.number}: its audit failed: {test.void}.", test.step, test.number)
+        for test in story.results
+        if test.void is not None
+    ]
+    measures: list[Measure] = []
+    facts: list[Facts] = []
+    for test, stage, audit in _audits(story):
+        measures += [Measure(test.number, stage, margin) for margin in margins(audit)]
+        facts.append(Facts(f"Test #{test.number}, {stage}", tuple(flattened(audit))))
+    measures.sort(key=lambda measure: -measure.margin.share)
+    return Section(
+        "Audits",
+        "What the scorer measured when it asked again, where this reader may see it.",
+        tuple(failed),
+        "No audit failed." if facts else "No audit failed, and none has left figures here.",
+        _summary(measures),
+        tuple(measures),
+        tuple(facts),
+    )
+
+
+def _summary(measures: Sequence[Measure]) -> str:
+    if not measures:
+        return ""
+    stages = len({(measure.test, measure.stage) for measure in measures})
+    return (
+        f"{len(measures)} measures of {stages} audited stage{'s' if stages > 1 else ''} have a "
+        f"limit; the closest used {percent(measures[0].margin.share)} of it."
+    )
+
+
+def percent(share: float) -> str:
+    """A share of a limit, for people: `0%`, `under 1%`, `12%`, `130%`."""
+    if share == 0:
+        return "0%"
+    if share < 0.01:
+        return "under 1%"
+    return f"{share:.0%}" if share < 100 else "over 100 times"
+
+
+def _audits(story: Story) -> Iterator[tuple[StoryTest, str, Mapping[str, Any]]]:
     for test in story.results:
-        if test.void is not None:
-            yield Matter(
-                f"Test #{test.number}: its audit failed: {test.void}.", test.step, test.number
-            )
         for stage in test.stages:
-            for name, value in flattened(stage.hidden.get("audit") or {}):
-                yield Matter(
-                    f"Test #{test.number}, {stage.label}: {name}", None, test.number, value
-                )
+            audit = stage.hidden.get("audit")
+            if isinstance(audit, Mapping) and audit:
+                yield test, stage.label, audit
 
 
 def flattened(value: object, prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -190,6 +244,91 @@ def _compute(story: Story, unedited: StoryTest | None) -> Iterator[Matter]:
             if speeds.get(label):
                 text += f", {speed / speeds[label]:.2f} times the unedited file's"
             yield Matter(text, test.step, test.number)
+    for test, label, audit in _audits(story):
+        for cost in costs(audit):
+            text = f"Test #{test.number}, {label}: {cost.name} {cost.value:,.6g}"
+            if cost.unedited:
+                text += f", {cost.value / cost.unedited:.2f} times the unedited file's"
+            yield Matter(text, test.step, test.number)
+
+
+# ── what tests opened and started ─────────────────────────────────────────────────────────────
+
+
+def _conduct_section(story: Story, unedited: StoryTest | None) -> Section:
+    known = {
+        _same(role, entry)
+        for _, role, found in _conducts([unedited] if unedited else ())
+        for entry in _entries(found)
+    }
+    new: list[Matter] = []
+    usual: list[Matter] = []
+    facts: list[Facts] = []
+    problems: list[Matter] = []
+    for test, title, role, found in _titled(story.results):
+        for entry in _entries(found):
+            matter = Matter(title, test.step, test.number, _said(entry))
+            if _same(role, entry) in known:
+                usual.append(replace(matter, text=f"{title}, as the unedited file's did"))
+            else:
+                new.append(matter)
+        if more := found.get("more"):
+            new.append(Matter(f"{title}: and {more} more that are not kept", None, test.number))
+        if problem := found.get("problem"):
+            problems.append(Matter(f"{title}: the record: {problem}", test.step, test.number))
+        expected = found.get("expected")
+        rows = expected.items() if isinstance(expected, Mapping) else ()
+        facts.append(Facts(f"{title}: to be expected", tuple((k, f"{v:,}") for k, v in rows)))
+    return Section(
+        "Processes and paths",
+        "What the processes of a test opened, started and connected to, as they recorded it "
+        "themselves: evidence, which edited code could falsify, and no boundary. What any step "
+        "may open is counted below.",
+        (*problems, *new, *usual),
+        "Nothing but what any step opens."
+        if facts
+        else "No record of it is here. The sandbox, not a record, is what holds it.",
+        facts=tuple(facts),
+    )
+
+
+def _conducts(
+    tests: Iterable[StoryTest],
+) -> Iterator[tuple[tuple[StoryTest, str], str, Mapping[str, Any]]]:
+    for test in tests:
+        for stage in test.stages:
+            roles = stage.hidden.get("conduct")
+            for role, found in roles.items() if isinstance(roles, Mapping) else ():
+                if isinstance(found, Mapping):
+                    yield (test, stage.label), str(role), found
+
+
+def _titled(
+    tests: Iterable[StoryTest],
+) -> Iterator[tuple[StoryTest, str, str, Mapping[str, Any]]]:
+    for (test, label), role, found in _conducts(tests):
+        yield test, f"Test #{test.number}, {label} {role}", role, found
+
+
+def _entries(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    entries = found.get("matters")
+    return list(entries) if isinstance(entries, list) else []
+
+
+def _same(role: str, entry: Mapping[str, Any]) -> tuple[str, str, str]:
+    """By what it is the same in two tests: of a program its path, as its arguments vary."""
+    what = str(entry.get("what"))
+    event = str(entry.get("event"))
+    return role, event, what.split(": ", 1)[0] if event in STARTED else what
+
+
+def _said(entry: Mapping[str, Any]) -> str:
+    event, count = str(entry.get("event")), entry.get("count", 1)
+    word = EVENTS.get(event, event)
+    if event == "open" and entry.get("writes"):
+        word = "opened to write"
+    times = "" if count == 1 else f" ({count:,} times)"
+    return f"{word} {entry.get('what') or 'more than is told apart'}{times}"
 
 
 def _speeds(test: StoryTest) -> dict[str, float]:

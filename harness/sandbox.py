@@ -38,6 +38,7 @@ INSIDE = Path("/harness")
 PACKAGES = INSIDE / "packages"
 BIN = INSIDE / "bin"
 TRANSPORT = Path(__file__).with_name("transport")
+RECORDER = Path(__file__).with_name("recorder")
 
 TMP_BYTES = 1 << 30
 SHM_BYTES = 4 << 30

@@ -311,21 +311,24 @@ class Store:
             ]
 
     def finished_tests(
-        self, task: str, profile: str, files_digests: Sequence[str]
+        self, task: str, profile: str, files_digests: Sequence[str], *, hidden: bool = False
     ) -> list[AnyEvent]:
         """Finished tests, in any session, that speak of one of these files; newest first.
 
-        Without their private parts.
+        Without their private parts unless `hidden` is set, which is for people's pages.
         """
         query = (
-            select(events.c.body)
+            select(events.c.body, events.c.private)
             .join(sessions, sessions.c.id == events.c.session_id)
             .where(sessions.c.task == task, sessions.c.profile == profile)
             .where(_finished)
             .where(or_(*(events.c.body.contains(digest) for digest in files_digests)))
         )
         with reading(self.engine) as connection:
-            found = [_event(body, None) for body in connection.execute(query).scalars()]
+            found = [
+                _event(body, private if hidden else None)
+                for body, private in connection.execute(query)
+            ]
         return sorted(found, key=lambda event: event.at or datetime.min, reverse=True)
 
     def check(self) -> None:

@@ -32,6 +32,8 @@ UNCOUNTED: frozenset[Role] = frozenset({"contract", "reference", "preflight"})
 """Checks: a test that one of them refuses is not counted."""
 CONFINED: frozenset[Role] = frozenset({"contract", "preflight", "run", "serve"})
 """Roles whose processes import the edited files: they run in the sandbox."""
+RECORDED: frozenset[Role] = frozenset({"preflight", "run"})
+"""Roles whose processes keep a record of what they open and start, in their HARNESS_OUT."""
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -225,6 +225,10 @@ class RunPaths:
         """What a check leaves."""
         return self.role_out(label, role) / "findings.json"
 
+    def conduct(self, label: str, role: str) -> Path:
+        """The record that the processes of a step kept of themselves."""
+        return self.role_out(label, role) / f"conduct.{safe_name(label)}.jsonl"
+
     @property
     def status(self) -> Path:
         return self.root / "status.json"

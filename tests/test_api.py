@@ -233,7 +233,7 @@ def test_hidden_values_are_nowhere_in_what_a_token_can_fetch(
     finished = finished_test(tmp_path, player.id)
     assert finished.private is not None
     hidden = finished.private["values"]["fit"]
-    assert set(hidden) == {"metrics", "final", "audit", "final_windows"}
+    assert set(hidden) == {"metrics", "final", "audit", "final_windows", "conduct"}
     assert hidden["metrics"]["worst"] > 0
     # The chain commits to the hidden values without showing them.
     assert finished.private_digest == digest_of(finished.private)

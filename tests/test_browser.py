@@ -159,7 +159,8 @@ STOPWATCH = """() => {
   addEventListener("keydown", () => { pressed = performance.now(); }, true);
   const painted = () => requestAnimationFrame(() => setTimeout(
     () => window.took.push(performance.now() - pressed)));
-  new MutationObserver(painted).observe(document.getElementById("panel"), { childList: true });
+  const watched = { childList: true, subtree: true };
+  new MutationObserver(painted).observe(document.getElementById("panel"), watched);
 }"""
 UNLABELLED = """[...document.querySelectorAll("input, select")]
   .filter((field) => field.labels && !field.labels.length).length"""

@@ -38,6 +38,7 @@ FLOORS = (
         "harness.replay_files",
         "harness.rerun",
         "harness.review",
+        "harness.margins",
         "harness.certify",
     ),
     ("harness.story",),
@@ -57,6 +58,7 @@ FLOORS = (
         "harness.vetting",
     ),
     ("harness.results", "harness.answers", "harness.probes", "harness.run_commands"),
+    ("harness.conduct",),
     ("harness.jobs",),
     ("harness.checks",),
     ("harness.sandbox",),
@@ -75,6 +77,7 @@ FLOORS = (
         "harness.hardware",
         "harness.printable",
         "harness.transport",
+        "harness.recorder",
         "harness.access",
         "harness.hosts",
         "harness.limits",
@@ -137,8 +140,8 @@ def test_tasks_know_nothing_of_the_harness(path: Path) -> None:
     assert not {m for m in imports_of(path) if m.split(".")[0] in ("harness", "server")}
 
 
-def test_the_transport_stands_alone() -> None:
-    for path in modules("harness/transport"):
+def test_transport_and_recorder_stand_alone() -> None:
+    for path in modules("harness/transport") + modules("harness/recorder"):
         roots = {module.split(".")[0] for module in imports_of(path)}
         assert roots <= sys.stdlib_module_names | {"numpy"}, path
 

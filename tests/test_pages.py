@@ -66,6 +66,13 @@ def words(html: str) -> str:
     return " ".join(" ".join(parser.found).split())
 
 
+def html_text(html: str) -> str:
+    """All text of a page as it stands."""
+    parser = _Text()
+    parser.feed(html)
+    return "".join(parser.found)
+
+
 # ── who may see them ──────────────────────────────────────────────────────────────────────────
 
 
@@ -346,6 +353,17 @@ def test_a_test_is_followed_and_shown_with_what_agents_never_see(
     assert "A, test #1" in compared
     task = words(page(client, "/tasks/two-files"))
     assert "region first-rate" in task
+    # The unedited file's hidden values are shown beside, where they are known.
+    worst = re.search(
+        r"worst hidden from agents metres, lower is better (\S+) (\S+) \S+ (\S+)", said
+    )
+    assert worst is not None, said
+    assert re.fullmatch(r"\d+\.\d{3}", worst[3])
+    told = player.created["prompt"]
+    prompt = html_text(page(client, "/tasks/two-files/prompt?profile=toy"))
+    assert told.split("measured here:")[0] in prompt
+    assert "The unedited files, measured here: error=" in prompt
+    assert "Not found" in page(client, "/tasks/two-files/prompt?profile=none", 404)
     # The transcript, which a session's token may fetch, still holds none of it.
     assert "worst" not in player.get("/transcript")
 

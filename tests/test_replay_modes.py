@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,6 +211,32 @@ def test_recorded_tests_are_run_again_beside_the_record(
     unknown = call(path, "--run", "--profile", "huge")
     assert unknown.exit_code == 2
     assert "no profile 'huge'; name one with --profile: toy" in unknown.stderr
+
+
+def test_a_contract_stands_before_a_test_that_is_run_again(
+    start_server: Callable[..., TestClient],
+    tmp_path: Path,
+    toy_data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    player = new_player(start_server(), task="vetted-line")
+    assert "TEST_METRICS" in player.text("test", wait_s=50)
+    path = written(tmp_path, player.get("/transcript"))
+    stricter = tmp_path / "tasks"
+    shutil.copytree(TOY_TASKS, stricter)
+    contract = stricter / "vetted_line/scripts/contract.py"
+    contract.write_text(
+        contract.read_text().replace("def findings():", 'def findings():\n    yield "new", "no"')
+    )
+    monkeypatch.setenv("HARNESS_TASKS_DIR", str(stricter))
+    monkeypatch.setenv("HARNESS_STATE_DIR", str(tmp_path / "other"))
+    monkeypatch.setenv("HARNESS_DATA_DIR", str(toy_data))
+    result = call(path, "--run")
+    assert result.exit_code == 1
+    said = " ".join(result.stdout.split())
+    assert "test #1: contract" in said
+    assert "refused by a check as it is here: line_model.py line 8 [new]: no" in said
+    assert "test #1: fit-toy" not in said
 
 
 def test_code_of_another_version_of_the_task_is_not_run(

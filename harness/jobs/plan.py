@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from harness import sandbox
 from harness.jobs.processes import run_mark
-from harness.sandbox import INSIDE, TRANSPORT, Confinement, Mount
-from harness.task import COMPANIONS, CONFINED, UNCOUNTED, Limits, Role, Stage, Task
+from harness.sandbox import INSIDE, RECORDER, TRANSPORT, Confinement, Mount
+from harness.task import COMPANIONS, CONFINED, RECORDED, UNCOUNTED, Limits, Role, Stage, Task
 from harness.workspace import PROGRESS_NAME, RunPaths, read_regular, write_atomic
 
 RunState = Literal["queued", "running", "interrupted", "finished", "refused", "cancelled"]
@@ -445,6 +445,10 @@ class _Steps:
                 env["HARNESS_FILES"] = str(paths.files)
             if (unedited := self.around.unedited.get(self.label)) is not None:
                 env["HARNESS_UNEDITED"] = str(unedited.absolute())
+        before = sandbox.environment() if confined else {"PYTHONPATH": str(TRANSPORT)}
+        if role in RECORDED:
+            recorder = shown(RECORDER, "recorder")
+            env["PYTHONPATH"] = f"{recorder}:{before['PYTHONPATH']}"
         if not confined:
             return PlanProcess(role=role, env=env)
         for source in self._code():
@@ -457,7 +461,7 @@ class _Steps:
             file_bytes=file_bytes,
             chdir=env["HARNESS_FILES"],
         )
-        return PlanProcess(role=role, env=sandbox.environment() | env, confinement=confinement)
+        return PlanProcess(role=role, env=before | env, confinement=confinement)
 
     def _has(self, role: Role) -> bool:
         return self.stage is not None and role in self.stage.roles

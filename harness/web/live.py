@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from harness.answers import progress_text
 from harness.events import TestFinished
 from harness.measured import UNEDITED as UNEDITED_FILES
-from harness.measured import files_digest
+from harness.measured import files_digest, measured
+from harness.prompt import build_prompt
+from harness.regions import locked_digest
 from harness.service import LiveSession, Service
 from harness.story import Story, StoryTest, live_story, stages_of
 from harness.task import Task
@@ -18,6 +20,7 @@ from harness.web.sources import (
     Reference,
     listed,
     published,
+    shipped,
 )
 from harness.workspace import SessionPaths, read_log
 
@@ -88,6 +91,12 @@ class LiveSource:
             return None
         return progress_text(active.number, progress).split(". Nothing", 1)[0]
 
+    async def prompt(self, task: Task, profile: str) -> str:
+        files = shipped(task)
+        digest = locked_digest(list(files.values()), task.sibling_contents())
+        results = await self.service.in_thread(measured, self.service.store, task, profile, digest)
+        return build_prompt(task, profile, files, results)
+
     async def references(self, story: Story) -> Sequence[Reference]:
         task = self.tasks().get(story.recording.task)
         if task is None or story.header is None:
@@ -101,7 +110,10 @@ class LiveSource:
         assert header is not None
         digests = {files_digest(task, n): n for n in (UNEDITED_FILES, *task.baselines)}
         found: dict[str, Reference] = {}
-        for event in self.service.store.finished_tests(task.name, story.profile, list(digests)):
+        tests = self.service.store.finished_tests(
+            task.name, story.profile, list(digests), hidden=True
+        )
+        for event in tests:
             assert isinstance(event, TestFinished)
             told = event.provenance
             name = digests.get(str(told.get("files_digest")))

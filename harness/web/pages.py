@@ -27,10 +27,11 @@ from markupsafe import Markup
 from harness.printable import visible
 from harness.regions import EditableFile
 from harness.render import duration
-from harness.review import flattened, review
+from harness.review import flattened, percent, review
 from harness.story import Story, StoryTest
+from harness.task import Task
 from harness.web import views
-from harness.web.sources import UNEDITED, Listed, LogName, Reference, Source
+from harness.web.sources import UNEDITED, Listed, LogName, Reference, Source, shipped
 
 HERE = Path(__file__).parent
 PAGE_SESSIONS = 100
@@ -97,9 +98,11 @@ def environment() -> Environment:
         speech=views.speech,
         outcome=views.outcome,
         unified=views.unified,
+        chunks=views.chunks,
         arguments=views.arguments,
         attempted=views.attempted,
         flattened=flattened,
+        percent=percent,
     )
     return env
 
@@ -133,6 +136,7 @@ def pages(source: Source, guard: Guard | None = None) -> APIRouter:
     router.add_api_route("/sessions/{session_id}/review", site.review, methods=["GET"])
     router.add_api_route("/compare", site.compare, methods=["GET"])
     router.add_api_route("/tasks/{name}", site.task, methods=["GET"])
+    router.add_api_route("/tasks/{name}/prompt", site.prompt, methods=["GET"])
     router.add_api_route("/static/{name}", site.static, methods=["GET"])
     return router
 
@@ -416,14 +420,14 @@ class _Site:
 
     # ── tasks and files ───────────────────────────────────────────────────────────────────────
 
-    async def task(self, name: str) -> Response:
+    def _task(self, name: str) -> Task:
         task = self.source.tasks().get(name)
         if task is None:
             raise NoSuchPage(f"There is no task {name[:60]}.")
-        files = [
-            EditableFile.from_text(f.name, task.read_file(f.name), f.region_tuples())
-            for f in task.files
-        ]
+        return task
+
+    async def task(self, name: str) -> Response:
+        task = self._task(name)
         # Raw HTML in an instruction is shown as text.
         instruction = Markup(
             MarkdownIt("commonmark", {"html": False}).render(
@@ -435,9 +439,17 @@ class _Site:
             self.source,
             task=task,
             instruction=instruction,
-            files=[(file, views.file_lines(file, None)) for file in files],
+            files=[(file, views.file_lines(file, None)) for file in shipped(task).values()],
             titles={r.name: r.title for f in task.files for r in f.regions},
         )
+
+    async def prompt(self, name: str, profile: str = "") -> Response:
+        task = self._task(name)
+        profile = profile or next(iter(task.profiles))
+        if profile not in task.profiles:
+            raise NoSuchPage(f"This task has no profile {profile[:60]}.")
+        text = await self.source.prompt(task, profile)
+        return _page("prompt.html", self.source, task=task, profile=profile, text=text)
 
     async def static(self, name: str) -> Response:
         path = self.files.get(name)

@@ -8,8 +8,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from harness.prompt import build_prompt
 from harness.recorded import RecordingError
 from harness.recordings import read_recordings
+from harness.regions import EditableFile
 from harness.replay_view import task_files
 from harness.story import Story, StoryTest, story_of
 from harness.task import Metric, Task, TaskError, find_tasks
@@ -84,6 +86,10 @@ class Source(Protocol):
 
     def tasks(self) -> Mapping[str, Task]: ...
 
+    async def prompt(self, task: Task, profile: str) -> str:
+        """What an agent that began a session now would be told, whole."""
+        ...
+
 
 UNEDITED = "unedited file"
 
@@ -112,6 +118,16 @@ def listed(
         baseline=unedited.metrics.get(metric.name) if unedited and metric else None,
         started_at=story.started_at,
     )
+
+
+def shipped(task: Task) -> dict[str, EditableFile]:
+    """The task's editable files, unedited."""
+    return {
+        file.name: EditableFile.from_text(
+            file.name, task.read_file(file.name), file.region_tuples()
+        )
+        for file in task.files
+    }
 
 
 def primary_metric(story: Story, tasks: Mapping[str, Task]) -> Metric | None:
@@ -191,6 +207,10 @@ class FileSource:
                 if test.files_digest == story.pristine_digest and test.scored:
                     found.append(Reference(UNEDITED, test.metrics, "measured", test))
         return [*found[-1:], *published(story, self.tasks())]
+
+    async def prompt(self, task: Task, profile: str) -> str:
+        """Without results that a server has measured: files know of none."""
+        return build_prompt(task, profile, shipped(task), {})
 
     async def logs(self, session_id: str) -> Sequence[LogName]:
         return ()

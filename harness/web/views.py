@@ -125,6 +125,22 @@ def file_lines(file: EditableFile, before: EditableFile | None) -> list[Line]:
     return found
 
 
+CHUNK = 50
+"""lines that a browser lays out together"""
+
+
+def chunks(lines: Sequence[Line]) -> Iterator[list[Line]]:
+    """Runs of lines, none across a region's border: an edit changes the runs of its region."""
+    run: list[Line] = []
+    for line in lines:
+        if run and (len(run) == CHUNK or run[-1].locked != line.locked or line.number is None):
+            yield run
+            run = []
+        run.append(line)
+    if run:
+        yield run
+
+
 def diff_hunks(
     old: EditableFile, new: EditableFile, context: int = 3, *, plain: bool = False
 ) -> list[list[DiffRow]]:

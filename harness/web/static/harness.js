@@ -59,6 +59,34 @@ function nodes(html) {
   return new DOMParser().parseFromString(html, "text/html").body.childNodes;
 }
 
+// What stays the same between two steps stays in the page: most of a file does.
+function put(fresh) {
+  const next = [...fresh].find((node) => node instanceof Element);
+  let here = panel.querySelector(".scroll.tall .lines");
+  let there = next.querySelector(".scroll.tall .lines");
+  if (!here || !there) {
+    panel.replaceChildren(...fresh);
+    return;
+  }
+  const parts = [...there.children];
+  parts.forEach((part, at) => {
+    const had = here.children[at];
+    if (!had) here.append(part);
+    else if (!had.isEqualNode(part)) had.replaceWith(part);
+  });
+  while (here.children.length > parts.length) here.lastElementChild.remove();
+  for (; here.parentElement !== panel; here = here.parentElement, there = there.parentElement) {
+    const parent = here.parentElement;
+    const nodes = [...there.parentElement.childNodes];
+    const at = nodes.indexOf(there);
+    for (const node of [...parent.childNodes]) if (node !== here) node.remove();
+    here.before(...nodes.slice(0, at));
+    here.after(...nodes.slice(at + 1));
+    for (const { name, value } of there.attributes) here.setAttribute(name, value);
+  }
+  for (const { name, value } of next.attributes) here.setAttribute(name, value);
+}
+
 async function show(url, remember) {
   wanted = url;
   let text;
@@ -69,7 +97,7 @@ async function show(url, remember) {
     return;
   }
   if (wanted !== url) return; // another key was pressed meanwhile
-  panel.replaceChildren(...nodes(text));
+  put(nodes(text));
   if (remember) history.pushState({ url }, "", url);
   const article = panel.querySelector("article");
   document.title = `${article.dataset.title} · harness`;
