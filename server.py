@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -156,8 +157,11 @@ def _key_to_print(settings: Settings, fresh: str) -> str | None:
 
 def take_short_turns() -> None:
     """Calls are worked on in threads, and the loop that answers must not wait for a whole turn of
-    each, which is 5 ms if nobody says otherwise (benchmarks/tool_latency.py)."""
+    each, which is 5 ms if nobody says otherwise (benchmarks/tool_latency.py). Nor for a search of
+    all that was imported for garbage: that stays."""
     sys.setswitchinterval(0.0005)
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def main() -> None:

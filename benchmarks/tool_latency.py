@@ -6,7 +6,9 @@ A server process with the whole application and one route more, which does nothi
 asks it over kept connections, one a session, each call as soon as the one before is answered. First
 the empty route, then edits on a task without static rules, then edits on `llm-pretrain-residual`,
 each of another text. Prints a Markdown table: calls a second, median and 99th percentile of their
-time, and the median as a ratio to the empty route's.
+time, the median as a ratio to the empty route's, and the processor time that a call took in the
+server with its checking processes, and in the client. On a machine that has other work to do the
+processor times are what can be compared.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+import psutil
+
 ROOT = Path(__file__).resolve().parents[1]
 KEY = "key-of-this-benchmark"
 PLAIN, CHECKED = "two-files", "llm-pretrain-residual"
@@ -43,7 +47,9 @@ app = server.build(read_settings())
 async def nothing() -> dict[str, str]:
     return {}
 
-uvicorn.run(app, port=int(sys.argv[1]), log_level="warning", access_log=False)
+uvicorn.run(
+    app, port=int(sys.argv[1]), log_level="warning", access_log=False, timeout_keep_alive=300
+)
 """
 
 
@@ -74,29 +80,63 @@ class Line:
         return json.loads(text)
 
 
+@dataclass
+class Row:
+    """What came of one kind of call."""
+
+    what: str
+    rate: float
+    """calls a second"""
+    seconds: list[float]
+    """of each call"""
+    server: float
+    """seconds of processor time a call, in the server"""
+    checks: float
+    """the same in the processes that it has started"""
+    client: float
+
+
+def processor_seconds(server: psutil.Process) -> tuple[float, float, float]:
+    """Of the server, its children, and this process; so far."""
+    own, client = server.cpu_times(), psutil.Process().cpu_times()
+    children = [child.cpu_times() for child in server.children()]
+    return (
+        own.user + own.system,
+        sum(times.user + times.system for times in children),
+        client.user + client.system,
+    )
+
+
 async def measure(
-    seconds: float, calls: list[Callable[[int], Awaitable[Any]]]
-) -> tuple[float, list[float]]:
-    """Calls a second, and each one's seconds, with all of `calls` repeated side by side."""
+    what: str,
+    server: psutil.Process,
+    seconds: float,
+    calls: list[Callable[[int], Awaitable[Any]]],
+) -> Row:
+    """All of `calls` repeated side by side, once before it counts."""
     times: list[float] = []
 
+    await asyncio.gather(*(call(0) for call in calls))
+
     async def repeat(call: Callable[[int], Awaitable[Any]]) -> None:
-        number = 0
+        number = 1
         while time.perf_counter() < end:
             began = time.perf_counter()
             await call(number)
             times.append(time.perf_counter() - began)
             number += 1
 
+    before = processor_seconds(server)
     began = time.perf_counter()
     end = began + seconds
     await asyncio.gather(*map(repeat, calls))
-    return len(times) / (time.perf_counter() - began), times
+    rate = len(times) / (time.perf_counter() - began)
+    used = [now - then for now, then in zip(processor_seconds(server), before, strict=True)]
+    return Row(what, rate, times, *(spent / len(times) for spent in used))
 
 
-async def load(port: int, sessions: int, seconds: float) -> list[list[Any]]:
+async def load(port: int, server: psutil.Process, sessions: int, seconds: float) -> list[Row]:
     lines = [await Line.to(port) for _ in range(sessions)]
-    rows: list[list[Any]] = []
 
     def empty(line: Line) -> Callable[[int], Awaitable[Any]]:
         return lambda _: line.call("GET", "/v1/tools/nothing", KEY)
@@ -124,7 +164,7 @@ async def load(port: int, sessions: int, seconds: float) -> list[list[Any]]:
             "content": f"        self.own_scale = {who}.{n}",
         }  # fmt: skip
 
-    rows.append(["an empty route", *await measure(seconds, [empty(line) for line in lines])])
+    rows = [await measure("an empty route", server, seconds, [empty(line) for line in lines])]
     for task, edit, what in (
         (PLAIN, plain, "an edit, no static rules"),
         (CHECKED, checked, "an edit, static check included"),
@@ -137,7 +177,7 @@ async def load(port: int, sessions: int, seconds: float) -> list[list[Any]]:
             edits(line, session, edit(who))
             for who, (line, session) in enumerate(zip(lines, opened, strict=True))
         ]
-        rows.append([what, *await measure(seconds, calls)])
+        rows.append(await measure(what, server, seconds, calls))
     return rows
 
 
@@ -172,18 +212,21 @@ def main() -> None:
                 if process.poll() is not None:
                     sys.exit("the server did not start")
                 time.sleep(0.1)
-            rows = asyncio.run(load(port, options.sessions, options.seconds))
+            server = psutil.Process(process.pid)
+            rows = asyncio.run(load(port, server, options.sessions, options.seconds))
         finally:
             process.terminate()
             process.wait()
     cores = len(os.sched_getaffinity(0))
     print(f"\n{options.sessions} sessions at once, {cores} cores\n")
-    print("| what | calls/s | median, ms | 99%, ms | ratio of medians |\n|---|---|---|---|---|")
-    least = median(rows[0][2])
-    for what, rate, times in rows:
-        middle, late = median(times), quantiles(times, n=100)[-1]
-        print(f"| {what} | {rate:,.0f} | {1000 * middle:.1f} | {1000 * late:.1f} "
-              f"| {middle / least:.1f} |")  # fmt: skip
+    print("| | calls/s | median, ms | 99%, ms | ratio of medians | server, ms | checks, ms "
+          "| client, ms |\n|---|---|---|---|---|---|---|---|")  # fmt: skip
+    least = median(rows[0].seconds)
+    for row in rows:
+        middle, late = median(row.seconds), quantiles(row.seconds, n=100)[-1]
+        spent = " | ".join(f"{1000 * each:.2f}" for each in (row.server, row.checks, row.client))
+        print(f"| {row.what} | {row.rate:,.0f} | {1000 * middle:.1f} | {1000 * late:.1f} "
+              f"| {middle / least:.1f} | {spent} |")  # fmt: skip
 
 
 if __name__ == "__main__":

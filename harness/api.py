@@ -77,7 +77,7 @@ _bearer = HTTPBearer(
 )
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # one that is not async takes a thread
     service: Service = request.app.state.service
     return service
 
@@ -226,6 +226,7 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
         tags=["sessions", "tools"],
         responses=refusals(401, 404, 409, 413, 422),
         openapi_extra=_tool_body(next(iter(service.tasks.values()), None)),
+        response_model=ToolAnswer,
     )
     async def call_tool(
         tool: ToolName,
@@ -240,7 +241,7 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
                 "and is told the operation's present state. 1 to 150 characters.",
             ),
         ] = None,
-    ) -> ToolAnswer:
+    ) -> Response:
         """The body is the tool's arguments, one flat object; an empty body is no arguments."""
         args = await _json_object(request)
         if key is not None and not 0 < len(key) <= 150:
@@ -261,13 +262,15 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
                 "This Idempotency-Key was used for another call.",
                 "Use a new key for each operation, and the same one only to repeat it.",
             ) from error
-        return ToolAnswer(
+        told = ToolAnswer(
             ok=answer.ok,
             text=answer.text,
             error=answer.error,
             data=answer.data,
             budget=_budget(live),
         )
+        # What is of that type already is not looked at once more.
+        return Response(told.model_dump_json(), media_type="application/json")
 
     @app.post(
         "/v1/sessions/{session_id}/messages",

@@ -17,7 +17,8 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from functools import cached_property
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
@@ -90,9 +91,18 @@ class Event(_Record):
         """The event as anyone may read it, ready for JSON."""
         return self.model_dump(mode="json", exclude_none=True)
 
-    @property
+    def line(self) -> str:
+        """What stands in the journal: the redacted event, which the hash covers."""
+        return canonical(self.redacted())
+
+    @cached_property
     def hash(self) -> str:
-        return digest_of(self.redacted())
+        return _sha256(self.line())
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("hash", None)  # another event has another
+        return copied
 
 
 class ToolCalled(Event):
@@ -278,7 +288,11 @@ def canonical(value: Any) -> str:
 
 
 def digest_of(value: Any) -> str:
-    return hashlib.sha256(canonical(value).encode()).hexdigest()
+    return _sha256(canonical(value))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def seal(values: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

@@ -2,14 +2,15 @@
 
 Guaranteed: `write` returns when the transaction that holds the item is over, and raises what came
 of it; items of one thread are written in its order. While a transaction is under way the items of
-other threads gather, and go together into the next one.
+other threads gather, and go together into the next one. A thread is woken once: when its item is
+written, or to write what has gathered.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -20,6 +21,8 @@ class _Entry(Generic[Item]):
     item: Item
     done: bool = False
     error: BaseException | None = None
+    turn: threading.Lock = field(default_factory=threading.Lock)
+    """released, by whichever thread, when its own may go on"""
 
 
 class GroupCommit(Generic[Item]):
@@ -30,18 +33,20 @@ class GroupCommit(Generic[Item]):
         self._together = together
         self._waiting: list[_Entry[Item]] = []
         self._busy = False
-        self._turn = threading.Condition()
+        self._lock = threading.Lock()
 
     def write(self, item: Item) -> None:
         """Write one item, with whatever else is waiting. Raises what its transaction raised."""
         entry = _Entry(item)
-        with self._turn:
+        entry.turn.acquire()
+        with self._lock:
             self._waiting.append(entry)
-            self._turn.wait_for(lambda: entry.done or not self._busy)
-            if not entry.done:
-                self._busy = True
-                batch, self._waiting = self._waiting, []
+            waits, self._busy = self._busy, True
+        if waits:
+            entry.turn.acquire()
         if not entry.done:
+            with self._lock:
+                batch, self._waiting = self._waiting, []
             self._write(batch)
         if entry.error is not None:
             raise entry.error
@@ -55,8 +60,11 @@ class GroupCommit(Generic[Item]):
             if not isinstance(error, Exception):
                 raise
         finally:
-            with self._turn:
-                for entry, outcome in zip(batch, errors, strict=True):
-                    entry.done, entry.error = True, outcome
-                self._busy = False
-                self._turn.notify_all()
+            for entry, outcome in zip(batch, errors, strict=True):
+                entry.done, entry.error = True, outcome
+                entry.turn.release()
+            with self._lock:
+                following = self._waiting[0] if self._waiting else None
+                self._busy = following is not None
+            if following is not None:
+                following.turn.release()

@@ -23,7 +23,7 @@ from harness.answers import (
 )
 from harness.budget import Budget
 from harness.checks.findings import Finding, Report
-from harness.edits import apply_edit, line_number, require_size, resolve_file
+from harness.edits import EditResult, apply_edit, line_number, require_size, resolve_file
 from harness.errors import (
     AgentError,
     BadArguments,
@@ -96,6 +96,8 @@ class SessionState:
     ended: SessionEnded | None = None
     answers: dict[str, ToolCalled] = field(default_factory=dict)
     """answered calls by their Idempotency-Key"""
+    tried: tuple[Mapping[str, Any], EditResult] | None = None
+    """the latest edit that was worked out, which most often is the next to be applied"""
 
     @classmethod
     def start(cls, header: Header) -> SessionState:
@@ -112,7 +114,7 @@ class SessionState:
     def apply(self, event: AnyEvent) -> None:
         match event:
             case ToolCalled(tool="edit", ok=True):
-                result = apply_edit(self.files, event.args)
+                result = self.edit(event.args)
                 self.undo_stack.append(result.before)
                 self.files[result.after.name] = result.after
             case ToolCalled(tool="undo", ok=True):
@@ -147,6 +149,16 @@ class SessionState:
         if isinstance(event, ToolCalled) and event.key is not None:
             self.answers[event.key] = event
         self.seq, self.last_hash, self.last_at = event.seq, event.hash, event.at or self.last_at
+
+    def edit(self, args: Mapping[str, Any]) -> EditResult:
+        """What an edit makes of the files as they are. Raises as `apply_edit` does."""
+        if self.tried is not None:
+            tried, result = self.tried
+            if self.files.get(result.before.name) is result.before and tried == args:
+                return result
+        result = apply_edit(self.files, args)
+        self.tried = (dict(args), result)
+        return result
 
     def _attempt(self, event: TestCounted | TestResumed | TestFinished | TestReleased) -> Attempt:
         for attempt in reversed(self.attempts):
@@ -283,7 +295,7 @@ class Session:
     def edit(self, args: Mapping[str, Any]) -> Answer:
         """Answer to an `edit`; the files change when the call's event is applied."""
         try:
-            result = apply_edit(self.state.files, args)
+            result = self.state.edit(args)
             require_size(result)
         except AgentError as error:
             return Answer.of_error(error, self._views_after_refusal(args))

@@ -216,7 +216,7 @@ class Store:
                 "session_id": session_id,
                 "seq": entry.seq,
                 "type": entry.type,
-                "body": canonical(entry.redacted()),
+                "body": entry.line(),
                 "private": None if entry.private is None else json.dumps(entry.private),
                 "once": once,
             }

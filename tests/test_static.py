@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from static_cases import ATTACKS, HONEST, SIGNATURES, Attack, init, loop, overrides
+from static_cases import ATTACKS, HONEST, SIGNATURES, Attack, extra, init, loop, overrides
 
 from harness.checks import static
-from harness.checks.static import RULES, STRUCTURAL, Finding, check, find_all
+from harness.checks.parts import Parts
+from harness.checks.static import RULES, STRUCTURAL, Finding, check, check_whole, find_all
 from harness.checks.structure import first_line, last_line, read_structure
 from harness.constraints import Constraints
 from harness.edits import apply_edit, split_lines
@@ -576,7 +577,9 @@ def test_a_small_file_is_kept_as_well(a: str, b: str, region: int) -> None:
     file = SMALL_FILE.with_region(region, split_lines(a)).with_region(
         (region + 1) % 5, split_lines(b)
     )
-    if not STRUCTURAL.intersection(rules_of(check(SMALL_FILE, file))):
+    found = check(SMALL_FILE, file)
+    assert found == list(check_whole(SMALL_FILE, file))
+    if not STRUCTURAL.intersection(rules_of(found)):
         assert locked_dumps(file) == locked_dumps(SMALL_FILE)
 
 
@@ -587,6 +590,36 @@ def test_answers_are_kept() -> None:
     first.append(Finding("syntax", NAME, 1, "mine alone"))
     assert check(PRISTINE, file, RULED) == []
     assert static._check.cache_info().hits == before + 1
+
+
+def test_what_is_kept_of_parts_changes_no_outcome() -> None:
+    """Cases in turn, each on top of an honest edit of other regions, with all that is kept of
+    those before it: parts are clean only if the whole file is."""
+    parts = Parts(PRISTINE, RULED)
+    honest = list(HONEST.values())
+    refused = [attack.edit for attack in ATTACKS] + [edit for _, edit in SIGNATURES]
+    for number, edit in enumerate(refused[::5]):  # each alone: test_attacks_are_refused
+        file = edited(honest[number % len(honest)] | edit)
+        assert not parts.are_clean(file), edit
+    for number, edit in enumerate(honest):
+        file = edited(honest[number - 1] | edit)
+        assert parts.are_clean(file) == (not check_whole(PRISTINE, file, RULED)), edit
+
+
+def test_a_name_in_one_region_counts_in_the_others() -> None:
+    parts = Parts(PRISTINE, RULED)
+    use, gain = loop("x = x + helper(x)"), loop("helper.gain = 2.0")
+    for edit, clean in (
+        (use, True),
+        (use | extra("def helper(t):\n    return t"), True),
+        (use | extra("import os as helper"), False),
+        (gain, True),
+        (gain | extra("helper = nn.Linear"), False),
+        (gain | extra("helper = 3.0"), True),
+        (use, True),
+    ):
+        assert parts.are_clean(edited(edit)) == clean, edit
+        assert clean == (not check_whole(PRISTINE, edited(edit), RULED)), edit
 
 
 def test_every_statement_has_one_owner() -> None:

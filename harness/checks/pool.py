@@ -8,6 +8,7 @@ rules beyond their structure are checked where they are: to hand them over would
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import pickle
 import queue
@@ -25,6 +26,8 @@ from harness.constraints import Constraints
 from harness.regions import EditableFile
 
 Findings = tuple[Finding, ...]
+Regions = tuple[tuple[str, ...], ...]
+Change = Regions | EditableFile
 PACKAGE_ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -66,6 +69,8 @@ class Worker:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
+        self._base = b""
+        """what the process compares with until it is told something else"""
 
     def check(self, base: bytes, edited: EditableFile) -> Findings:
         """Raises OSError or EOFError if the process is gone."""
@@ -76,9 +81,13 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
+            self._base = b""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        _write(self._process.stdin, (base, edited))
+        if base != self._base:
+            _write(self._process.stdin, base)
+            self._base = base
+        _write(self._process.stdin, _changed(_unpacked(base)[0], edited))
         found: Findings = _read(self._process.stdout)
         return found
 
@@ -117,6 +126,20 @@ def _read(stream: IO[bytes]) -> Any:
     return pickle.loads(content)
 
 
+def _changed(pristine: EditableFile, edited: EditableFile) -> Change:
+    """What tells a version of a file from the unedited one; the file itself if it is another."""
+    regions = tuple(segment.lines for segment in edited.segments[1::2])
+    return regions if _with(pristine, regions) == edited else edited
+
+
+def _with(pristine: EditableFile, regions: Regions) -> EditableFile | None:
+    if len(regions) != len(pristine.segments) // 2:
+        return None
+    for index, lines in enumerate(regions):
+        pristine = pristine.with_region(index, lines)
+    return pristine
+
+
 # ---- In a worker ---------------------------------------------------------------------------------
 
 
@@ -132,14 +155,23 @@ def _unpacked(base: bytes) -> tuple[EditableFile, Constraints]:
 
 
 def work(stdin: IO[bytes], stdout: IO[bytes]) -> None:
-    """Answer until the input ends."""
+    """Answer until the input ends: a packed base goes on holding for the changes behind it."""
+    base = b""
     while True:
         try:
-            base, edited = _read(stdin)
+            sent = _read(stdin)
         except EOFError:
             return
+        if isinstance(sent, bytes):
+            base = sent
+            continue
+        edited = _with(_unpacked(base)[0], sent) if isinstance(sent, tuple) else sent
+        assert edited is not None
         _write(stdout, _check(base, edited))
 
 
 if __name__ == "__main__":
+    # What was imported stays; a tree that is thrown away has no cycles that collecting would find.
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
     work(sys.stdin.buffer, sys.stdout.buffer)

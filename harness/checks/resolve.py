@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from harness.checks.facts import LockedFacts
 from harness.checks.scopes import collect, parameter_names
-from harness.checks.structure import Function, ScopeNode, Structure, walk
+from harness.checks.structure import Function, ScopeNode, walk
 
 SELF, OWN, CLASS = "<self>", "<own>", "<class>"
 """The object that a locked class's method is called on; that of a region's class; any class."""
@@ -37,9 +37,8 @@ class Scope:
     """of the module only: classes, and the model itself, that are kept under an attribute"""
 
 
-def module_scope(facts: LockedFacts, structure: Structure) -> Scope:
-    """The scope of a module, with what its regions bind there."""
-    own = [placed.statement for _, placed in structure.placed() if not placed.scope]
+def module_scope(facts: LockedFacts, own: Sequence[ast.stmt]) -> Scope:
+    """The scope of a module, with what `own`, its regions' statements in it, bind."""
     names: dict[str, str | None] = {b.name: b.target for b in collect(own, deep=False).bound}
     for name in facts.module_bound:
         binding = facts.imports.get(name)
@@ -51,19 +50,24 @@ def local_scopes(scopes: Sequence[ScopeNode]) -> tuple[list[Scope], str]:
     """The scopes below the module's, and the name of the class around the innermost one."""
     found, owner = [], ""
     for outer, node in pairwise(scopes):
-        scope = Scope(is_class=isinstance(node, ast.ClassDef))
-        for binding in collect(node.body, deep=False).bound:
-            scope.names[binding.name] = binding.target or scope.names.get(binding.name)
+        found.append(local_scope(outer, node))
         if isinstance(node, ast.ClassDef):
             owner = node.name
-        elif isinstance(node, Function):
-            parameters = [parameter.arg for parameter in parameter_names(node.args)]
-            scope.names.update(dict.fromkeys(parameters))
-            scope.mixed.update(parameters)
-            if isinstance(outer, ast.ClassDef) and parameters:
-                scope.names[parameters[0]] = SELF
-        found.append(scope)
     return found, owner
+
+
+def local_scope(outer: ScopeNode, node: ScopeNode) -> Scope:
+    """The scope of a class or function that stands in `outer`."""
+    scope = Scope(is_class=isinstance(node, ast.ClassDef))
+    for binding in collect(node.body, deep=False).bound:
+        scope.names[binding.name] = binding.target or scope.names.get(binding.name)
+    if isinstance(node, Function):
+        parameters = [parameter.arg for parameter in parameter_names(node.args)]
+        scope.names.update(dict.fromkeys(parameters))
+        scope.mixed.update(parameters)
+        if isinstance(outer, ast.ClassDef) and parameters:
+            scope.names[parameters[0]] = SELF
+    return scope
 
 
 class Resolver:

@@ -103,6 +103,15 @@ def parameter_names(arguments: ast.arguments) -> list[ast.arg]:
     return found + ([arguments.kwarg] if arguments.kwarg else [])
 
 
+_NAMING = (
+    ast.Name, ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda,
+    ast.ClassDef, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.NamedExpr,
+    ast.AugAssign, ast.AnnAssign, ast.Global, ast.Nonlocal, ast.ExceptHandler, ast.MatchAs,
+    ast.MatchStar, ast.MatchMapping,
+)  # fmt: skip
+"""what is not told by its parts alone"""
+
+
 class _Collector:
     def __init__(self, skip: Skip, *, deep: bool = True, comprehension: bool = False) -> None:
         self.names = Names()
@@ -120,6 +129,10 @@ class _Collector:
 
     def visit(self, node: ast.AST) -> None:
         if self.skip(node):
+            return
+        if not isinstance(node, _NAMING):
+            for part in children(node):
+                self.visit(part)
             return
         match node:
             case ast.Name(id=name, ctx=ast.Load()):

@@ -13,34 +13,29 @@ rule looks at which operations a model uses: that is for checks which run it.
                                                     outward  Python's ways out of a scope
     kinds       definitions, functions, literals, signatures
     limits      sizes of regions and literals
+    rules       all of these for one region
+    compiling   what the compiler refuses               parts    what an edit left as it was
 """
 
 from __future__ import annotations
 
-import ast
 import re
-import threading
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache, partial
 
+from harness.checks.compiling import compile_touched, head_length, parse
 from harness.checks.facts import LockedFacts, locked_facts
 from harness.checks.findings import Finding
-from harness.checks.kinds import check_kind, check_scope, check_signatures
-from harness.checks.limits import check_literals, check_names, check_size
-from harness.checks.reach import Reach
-from harness.checks.rebinding import check_forbidden, check_leaving, check_rebinding
-from harness.checks.resolve import local_scopes, module_scope
+from harness.checks.kinds import check_signatures
+from harness.checks.limits import check_size
+from harness.checks.parts import parts_of
+from harness.checks.resolve import module_scope
+from harness.checks.rules import check_region
 from harness.checks.structure import (
     Change,
-    Function,
-    Placed,
-    ScopeNode,
     Structure,
     compare,
-    first_line,
-    last_line,
     read_structure,
 )
 from harness.constraints import Constraints
@@ -72,9 +67,6 @@ RULES: Mapping[str, str] = {
 """Every rule, with what it holds to."""
 
 
-# warnings.catch_warnings changes state of the whole process.
-_warnings_lock = threading.Lock()
-
 _NO_CONSTRAINTS = Constraints()
 
 
@@ -97,7 +89,10 @@ def find_all(
 def check(
     pristine: EditableFile, edited: EditableFile, constraints: Constraints = _NO_CONSTRAINTS
 ) -> list[Finding]:
-    """Every finding in an edited file, by line. Pure; answers are kept for the same arguments."""
+    """Every finding in an edited file, by line. Pure; answers are kept for the same arguments.
+
+    Parts of the file that were clean before are not looked at again.
+    """
     return list(_check(pristine, edited, constraints))
 
 
@@ -105,6 +100,17 @@ def check(
 def _check(
     pristine: EditableFile, edited: EditableFile, constraints: Constraints
 ) -> tuple[Finding, ...]:
+    if edited.name.endswith(".py"):
+        parts = parts_of(pristine, constraints)
+        if parts is not None and parts.are_clean(edited):
+            return ()
+    return check_whole(pristine, edited, constraints)
+
+
+def check_whole(
+    pristine: EditableFile, edited: EditableFile, constraints: Constraints = _NO_CONSTRAINTS
+) -> tuple[Finding, ...]:
+    """As `check`, from the whole file and nothing that is kept of its earlier versions."""
     checker = _Checker(pristine, edited, constraints)
     checker.sizes()
     if edited.name.endswith(".py"):
@@ -137,9 +143,6 @@ class _Checker:
     def _report_line(self, rule: str, line: int, message: str) -> None:
         self.add(rule, self._to_blame(line), line, message)
 
-    def _report_node(self, region: Region, rule: str, node: ast.AST, message: str) -> None:
-        self.add(rule, region, getattr(node, "lineno", region.first), message)
-
     def too_deep(self) -> None:
         """Python gives up without a line on what is nested beyond its stack."""
         message = "an expression is nested too deeply; split it up"
@@ -155,7 +158,7 @@ class _Checker:
                 if number <= 2 and _COOKIE.match(line):
                     self.add("encoding", region, number, "the file is UTF-8; remove this comment")
         try:
-            tree = _parse(self.edited.text)
+            tree = parse(self.edited.text)
         except SyntaxError as error:
             self._syntax(error, repair=True)
             return
@@ -170,7 +173,8 @@ class _Checker:
         broken = self._structure(facts.structure, structure)
         if not broken:
             try:
-                _compile(self._touched(tree))
+                head = head_length(tree.body)
+                compile_touched(tree.body[:head], tree.body[head:], self.edited.regions)
             except SyntaxError as error:
                 self._syntax(error, repair=False)
             except ValueError as error:
@@ -207,26 +211,6 @@ class _Checker:
                     r"\bline (\d+)", lambda m: f"line {moved(int(m[1]))}", finding.message
                 )
                 self.found.append(replace(finding, line=moved(finding.line), message=text))
-
-    def _touched(self, tree: ast.Module) -> ast.Module:
-        """The module with only those statements that a region has a part in: the rest compiles."""
-        start = 0
-        while start < len(tree.body) and (
-            isinstance(tree.body[start], ast.Expr)
-            or getattr(tree.body[start], "module", "") == "__future__"
-        ):
-            start += 1
-        touched = [
-            statement
-            for statement in tree.body[start:]
-            if any(
-                first_line(statement) <= region.last and region.first <= last_line(statement)
-                for region in self.edited.regions
-            )
-        ]
-        # What must come first in a file comes too late in any region below here.
-        here = ast.Pass(lineno=1, col_offset=0, end_lineno=1, end_col_offset=0)
-        return ast.Module([*tree.body[:start], here, *touched], [])
 
     def _region_at(self, line: int) -> Region | None:
         return next((r for r in self.edited.regions if r.first <= line <= r.last), None)
@@ -277,55 +261,13 @@ class _Checker:
     # -- the task's rules --------------------------------------------------------------------
 
     def _rules(self, facts: LockedFacts, structure: Structure, broken: set[str]) -> None:
-        modules = module_scope(facts, structure)
+        own = [placed.statement for _, placed in structure.placed() if not placed.scope]
+        module = module_scope(facts, own)
         for region in self.edited.regions:
-            if region.name in broken:
-                continue
-            code = structure.code[region.name]
-            rules = self.constraints.region(region.name)
-            report = partial(self._report, region)
-            report_node = partial(self._report_node, region)
-            scope = rules.scope
-            if scope is None:
-                before = facts.structure.code[region.name]
-                scope = before[0].scope if before else None
-            if scope is not None:
-                check_scope(scope, code, report)
-            check_kind(rules, code, region.first, report)
-            check_literals(self.constraints.limits, code, region.first, report)
-            check_names(self.constraints.limits, code, region.first, report)
-            check_rebinding(structure, facts, rules, code, report)
-            check_leaving([p for p in code if isinstance(p.scopes[-1], Function)], report)
-            forbidden = set(self.constraints.forbidden_names) - set(rules.outputs)
-            check_forbidden(forbidden, code, report)
-            for scopes, group in _by_scopes(code):
-                reach = Reach(facts, self.constraints, modules, report_node)
-                local, owner = local_scopes(scopes)
-                reach.check(group, local, owner)
+            if region.name not in broken:
+                check_region(region, structure, facts, self.constraints, module, self._report)
         if not broken:
             check_signatures(structure, self.constraints, self._report_line)
 
 
 _COOKIE = re.compile(r"[ \t\f]*#.*?coding[:=]")
-
-
-def _parse(text: str) -> ast.Module:
-    with _warnings_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return ast.parse(text)
-
-
-def _compile(tree: ast.Module) -> None:
-    """Find what the parser leaves to the compiler, `nonlocal` without a name, say."""
-    with _warnings_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        compile(tree, "<edited>", "exec", dont_inherit=True)
-
-
-def _by_scopes(
-    code: Sequence[Placed],
-) -> Iterable[tuple[tuple[ScopeNode, ...], list[Placed]]]:
-    groups: dict[tuple[int, ...], list[Placed]] = {}
-    for placed in code:
-        groups.setdefault(tuple(map(id, placed.scopes)), []).append(placed)
-    return [(group[0].scopes, group) for group in groups.values()]

@@ -128,14 +128,21 @@ class Structure:
 
 
 _NO_CODE = frozenset({"ctx", "op", "ops"})
+_TEXTS = frozenset({"id", "attr", "arg", "kind", "type_comment", "module", "level", "asname"})
+
+_fields: dict[type[ast.AST], tuple[str, ...]] = {}
+"""by type of node, those that may hold code"""
 
 
 def children(node: ast.AST) -> list[ast.AST]:
     """The parts of a node, without operators and contexts: `ast.iter_child_nodes`, only faster."""
     found: list[ast.AST] = []
-    for name in node._fields:
-        if name in _NO_CODE:
-            continue
+    kind = type(node)
+    fields = _fields.get(kind)
+    if fields is None:
+        unwanted = _NO_CODE | _TEXTS
+        fields = _fields[kind] = tuple(name for name in kind._fields if name not in unwanted)
+    for name in fields:
         value = getattr(node, name, None)
         if isinstance(value, list):
             found += [part for part in value if isinstance(part, ast.AST)]
