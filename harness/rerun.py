@@ -29,6 +29,7 @@ from harness.jobs.plan import (
     read_status,
     snapshot,
 )
+from harness.jobs.starting import NotStarted, Starting
 from harness.probes import check_report, report_of, submit_check
 from harness.regions import EditableFile
 from harness.results import collect
@@ -184,11 +185,15 @@ def _contract(
 ) -> Report:
     """What the task's contract says of the replayed files."""
     tell(f"test #{test.number}: contract")
-    with _ended(executor, around.paths):
-        submit_check(executor, task, profile, "contract", test.files, around)
-        while (report := check_report(executor, around.paths, test.files)) is None:
-            executor.poll()
-            time.sleep(POLL_SECONDS)
+    starting = Starting(executor)
+    try:
+        with _ended(executor, around.paths):
+            submit_check(starting, task, profile, "contract", test.files, around)
+            while (report := check_report(starting, around.paths, test.files)) is None:
+                executor.poll()
+                time.sleep(POLL_SECONDS)
+    except NotStarted as error:
+        raise RerunError(f"the contract was not run: {error}") from error
     return report
 
 
