@@ -109,7 +109,9 @@ def test_a_new_database_is_what_queries_are_built_from(database_url: str) -> Non
     engine.dispose()
     # Alembic does not compare which rows an index is of.
     conditions = {
-        index["name"]: str([v for k, v in index["dialect_options"].items() if "_where" in k])
+        index["name"]: " ".join(
+            str(v) for k, v in index["dialect_options"].items() if "_where" in k
+        )
         for index in found
     }
     assert conditions.keys() == {"ix_events_finished", "ix_sessions_open"}

@@ -139,10 +139,10 @@ def test_a_baseline_that_is_refused(
 
 
 def test_data_that_training_and_scoring_share(bench: Bench) -> None:
-    bench.spoil("make_data.py", "for _ in range(count)]", "for _ in range(100)]")
-    bench.spoil("make_data.py", "    chance = random.Random(2026)\n", "")
+    bench.spoil("prepare.py", "for _ in range(count)]", "for _ in range(100)]")
+    bench.spoil("prepare.py", "    chance = random.Random(2026)\n", "")
     bench.spoil(
-        "make_data.py", "        path =", "        chance = random.Random(2026)\n        path ="
+        "prepare.py", "        path =", "        chance = random.Random(2026)\n        path ="
     )
     code, found = bench.check()
     assert code == 1
@@ -150,7 +150,7 @@ def test_data_that_training_and_scoring_share(bench: Bench) -> None:
 
 
 def test_a_data_command_that_fails(bench: Bench) -> None:
-    bench.spoil("make_data.py", "def main():", "def main():\n    raise SystemExit('no disk')")
+    bench.spoil("prepare.py", "def main():", "def main():\n    raise SystemExit('no disk')")
     code, found = bench.check()
     [(where, message)] = found["data"]
     assert code == 1
@@ -170,7 +170,7 @@ def test_a_script_that_fails(bench: Bench) -> None:
     code, found = bench.check()
     where, message = found["session"][0]
     assert code == 1
-    assert where == "scripts/stage.sh:1"
+    assert where == "scripts/main.sh:1"
     assert message.startswith("fit-small, run: failed: ")
     assert "RuntimeError: not today" in message
 

@@ -318,6 +318,7 @@ SMALL_RULES = Constraints.model_validate({"regions": [{"name": "loop", "outputs"
 def test_names_of_any_scope(region: str, text: str, rules: list[str]) -> None:
     file = edited({region: text}, SMALL_FILE)
     assert rules_of(check(SMALL_FILE, file, SMALL_RULES)) == rules
+    assert check(SMALL_FILE, file, SMALL_RULES) == list(check_whole(SMALL_FILE, file, SMALL_RULES))
 
 
 ATTACH = """\

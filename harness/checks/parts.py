@@ -9,6 +9,8 @@ at. Why that is so:
                 in both versions alike; a region's places are looked for in fewer statements, never
                 in more
     compiling   what one statement of a module can break in another takes a `global`
+    order       statements of the module itself, where a region may hold such, are looked at whole:
+                what they may bind depends on what is read after them
     rules       a region's outcome is kept under all that they read of other regions: the names of
                 the scopes around it, and what these stand for; it is how they leave the module's
                 scope, which they fill
@@ -152,8 +154,10 @@ class Parts:
         if compare(unedited, structure, self._scopes):
             raise _Found
         compile_touched(self._head, structure.tree.body, file.regions)
-        own = [placed.statement for _, placed in structure.placed() if not placed.scope]
-        return _Read(structure, tuple(own), tuple(_around(structure)))
+        own = [(region, p.statement) for region, p in structure.placed() if not p.scope]
+        if any(self._constraints.region(region).holds == "statements" for region, _ in own):
+            raise _Found  # what they may bind depends on what other parts read after them
+        return _Read(structure, tuple(node for _, node in own), tuple(_around(structure)))
 
     def _ask(self, question: Question, structure: Structure) -> ScopeState:
         """The module's scope as the rules leave it."""

@@ -18,8 +18,8 @@ from harness.workspace import SAFE_NAME
 TEMPLATES = (
     "task.yaml",
     "instruction.md",
-    "make_data.py",
-    "scripts/stage.sh",
+    "prepare.py",
+    "scripts/main.sh",
     "scripts/running.py",
     "scripts/serving.py",
     "scripts/scoring.py",

@@ -1,4 +1,4 @@
-"""Makes the data set of this task: `make_data.py --out DIR`. No example stands in two splits."""
+"""Makes the data set of this task: `prepare.py --out DIR`. No example stands in two splits."""
 
 import argparse
 import json
