@@ -7,8 +7,8 @@ folder that --data names), and lets the runner go through the first stage, or as
 says: reference and preflight if the profile has them, then training and scoring. Prints a Markdown
 table of the steps with their times, what training printed, the size and hash of the checkpoint, and
 what the audit measured. With --edit, a Python file's text takes the place of the block loop's
-line. --picture draws the losses, and needs matplotlib. Needs numpy, torch, psutil, pydantic,
-packaging, and this checkout, no installed harness.
+line; --baseline takes the files of one. --picture draws the losses, and needs matplotlib. Needs
+numpy, torch, psutil, pydantic, pyyaml, packaging, and this checkout, no installed harness.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+
+from baselines import baseline_files  # noqa: E402
 
 from harness import sandbox  # noqa: E402
 from harness.jobs.plan import (  # noqa: E402
@@ -57,6 +59,7 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, help="draws the losses of training there")
     parser.add_argument("--windows", type=int, default=64, help="that are scored, of each split")
     parser.add_argument("--edit", type=Path, help="text in place of the block loop's line")
+    parser.add_argument("--baseline", help="the name of the task's baseline to train")
     parser.add_argument("--keep", type=Path, help="copies logs, results, checkpoints there")
     parser.add_argument("extra", nargs="*", help="further --key=value settings, behind --")
     options = parser.parse_args()
@@ -76,7 +79,7 @@ def main() -> None:
         )
         plan = make_plan(task, options.profile, 1, 1, around)
         plan = plan.model_copy(update={"stages": plan.stages[: options.stages]})
-        edited = {}
+        edited = baseline_files(task, options.baseline) if options.baseline else {}
         if options.edit:
             text = task.read_file(FILE)
             assert text.count(LOOP) == 1

@@ -10,13 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 from training import FILE, ROOT, Trainer, edited, load, losses, make_data, metrics
 
 LINES = FILE.read_text().splitlines()
 SCRIPTS = ROOT / "tasks/llm-pretrain-residual/scripts"
-BASELINES = ROOT / "tasks/llm-pretrain-residual/baselines"
 
 LOOP = "        for block in self.transformer.h:\n            x = block(x)\n"
 SKIPPING = (
@@ -412,42 +410,7 @@ def test_no_gpu(trainer: Trainer):
 
 
 # -----------------------------------------------------------------------------
-# the task's scripts and baseline
-
-
-def test_baseline_starts_as_the_unedited_model(tmp_path: Path):
-    """Its edits, one after the other, leave a model whose first loss is the unedited one's."""
-    lines = list(LINES)
-    baseline = yaml.safe_load((BASELINES / "learned_scaling.yaml").read_text())
-    for edit in baseline["edits"]:
-        if edit["op"] == "replace":
-            lines[edit["start_line"] - 1 : edit["end_line"]] = edit["content"].splitlines()
-        elif edit["op"] == "insert":
-            lines[edit["after_line"] : edit["after_line"]] = edit["content"].splitlines()
-        else:
-            text = "\n".join(lines)
-            assert text.count(edit["old_str"]) == 1
-            lines = text.replace(edit["old_str"], edit["new_str"]).splitlines()
-    path = tmp_path / FILE.name
-    path.write_text("\n".join(lines) + "\n")
-    module = load(path)
-    config = module.GPTConfig(block_size=16, vocab_size=64, n_layer=3, n_head=2, n_embd=32)
-    torch.manual_seed(0)
-    model = module.GPT(config)
-    idx = torch.randint(0, 64, (2, 16))
-    logits, loss = model(idx, idx)
-    plain = small_model(n_layer=3)
-    missing, unexpected = plain.load_state_dict(model.state_dict(), strict=False)
-    assert (missing, unexpected) == ([], ["residual_scale", "embedding_scale"])
-    assert torch.equal(plain(idx, idx)[0], logits)
-    loss.backward()
-    assert float(model.residual_scale.grad.abs().min()) > 0
-    assert float(model.embedding_scale.grad.abs().min()) > 0
-    groups = model.configure_optimizers(0.1, 1e-3, (0.9, 0.95), "cpu").param_groups
-    (own,) = [g for g in groups if any(p is model.residual_scale for p in g["params"])]
-    assert len(own["params"]) == 2
-    assert own["weight_decay"] == 0.0
-    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+# the task's scripts
 
 
 @pytest.mark.parametrize("name", ["345m", "124m", "tiny", "smoke"])

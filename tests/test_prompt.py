@@ -126,6 +126,18 @@ def test_an_agent_of_the_large_profile_learns_all_limits(residual: Task) -> None
     assert "times as long" not in prompt_of(residual, "tiny")
 
 
+def test_every_baseline_is_told_with_its_source_in_a_prompt_of_moderate_length(
+    residual: Task,
+) -> None:
+    prompt = prompt_of(residual, "345m")
+    told = section(prompt, "Baselines")
+    for baseline in residual.all_baselines():
+        assert f"### {baseline.title}\n\n{baseline.description.strip()}\n\nSource: " in told
+        assert baseline.paper in told
+    assert len(told) < 14_000
+    assert len(prompt) < 48_000
+
+
 @pytest.mark.parametrize("profile", ["345m", "124m", "tiny", "smoke"])
 def test_a_profiles_details_are_what_its_script_runs(residual: Task, profile: str) -> None:
     details = residual.profile(profile).details
