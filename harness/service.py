@@ -79,6 +79,7 @@ from harness.session import (
     SessionState,
     TestRequest,
 )
+from harness.standings import Standings
 from harness.store import StaleSession, Store
 from harness.task import UNCOUNTED, Task
 from harness.telemetry import Telemetry
@@ -196,6 +197,7 @@ class Service:
         self.executor = executor
         self.check_executor = check_executor
         self.tasks = tasks
+        self.standings = Standings(store, tasks)
         self.state = state
         self.claim = claim
         self.data_dir = data_dir

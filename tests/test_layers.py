@@ -42,6 +42,9 @@ FLOORS = (
     ("harness.saved_page",),
     ("harness.recorded",),
     ("harness.service",),
+    ("harness.standings",),
+    ("harness.leaderboard", "harness.leaderboard_forms"),
+    ("harness.outcomes",),
     (
         "harness.session",
         "harness.ending",
@@ -61,7 +64,8 @@ FLOORS = (
     ("harness.workspace", "harness.database", "harness.group_commit"),
     ("harness.events",),
     ("harness.budget", "harness.metrics", "harness.render", "harness.tracebacks"),
-    ("harness.edits", "harness.diffs"),
+    ("harness.likeness",),
+    ("harness.edits", "harness.diffs", "harness.scoring"),
     ("harness.regions", "harness.constraints"),
     (
         "harness.errors",
@@ -78,7 +82,7 @@ FLOORS = (
     ),
     ("harness.client",),
     ("harness.retries", "harness.refusals"),
-    ("harness.wire",),
+    ("harness.wire", "harness.board"),
     ("harness",),
 )
 
