@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from harness.answers import progress_text
+from harness.board import LeaderboardView
 from harness.events import TestFinished
 from harness.measured import UNEDITED as UNEDITED_FILES
 from harness.measured import files_digest
@@ -115,6 +116,9 @@ class LiveSource:
             shown = UNEDITED if name == UNEDITED_FILES else name
             found[name] = Reference(shown, test.metrics, "measured here", test)
         return [found[name] for name in digests.values() if name in found]
+
+    async def leaderboard(self, task: str) -> LeaderboardView | None:
+        return await self.service.in_thread(self.service.standings.board, task)
 
     async def logs(self, session_id: str) -> Sequence[LogName]:
         return await self.service.in_thread(self._logs, session_id)

@@ -29,7 +29,7 @@ from harness.regions import EditableFile
 from harness.render import duration
 from harness.review import flattened, review
 from harness.story import Story, StoryTest
-from harness.web import views
+from harness.web import boards, views
 from harness.web.sources import UNEDITED, Listed, LogName, Reference, Source
 
 HERE = Path(__file__).parent
@@ -121,7 +121,7 @@ _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def pages(source: Source, guard: Guard | None = None) -> APIRouter:
-    """The pages at `/`, `/sessions/…`, `/compare`, `/tasks/…`, `/static/…`."""
+    """The pages at `/`, `/sessions/…`, `/compare`, `/tasks/…`, `/leaderboards/…`, `/static/…`."""
     router = APIRouter(route_class=_guarded(guard, source), include_in_schema=False)
     site = _Site(source)
     router.add_api_route("/", site.home, methods=["GET"])
@@ -133,6 +133,7 @@ def pages(source: Source, guard: Guard | None = None) -> APIRouter:
     router.add_api_route("/sessions/{session_id}/review", site.review, methods=["GET"])
     router.add_api_route("/compare", site.compare, methods=["GET"])
     router.add_api_route("/tasks/{name}", site.task, methods=["GET"])
+    router.add_api_route("/leaderboards/{name}", site.leaderboard, methods=["GET"])
     router.add_api_route("/static/{name}", site.static, methods=["GET"])
     return router
 
@@ -438,6 +439,15 @@ class _Site:
             files=[(file, views.file_lines(file, None)) for file in files],
             titles={r.name: r.title for f in task.files for r in f.regions},
         )
+
+    async def leaderboard(self, name: str, profile: str = "") -> Response:
+        task = self.source.tasks().get(name)
+        if task is None:
+            raise NoSuchPage(f"There is no task {name[:60]}.")
+        board = await self.source.leaderboard(name)
+        if board is None:
+            raise NoSuchPage("Recordings hold nothing of the split that ranks: ask a server.")
+        return _page("leaderboard.html", self.source, **boards.values(board, task, profile))
 
     async def static(self, name: str) -> Response:
         path = self.files.get(name)

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from harness.board import LeaderboardView
 from harness.recorded import RecordingError
 from harness.recordings import read_recordings
 from harness.replay_view import task_files
@@ -83,6 +84,10 @@ class Source(Protocol):
     async def log(self, session_id: str, name: LogName) -> str | None: ...
 
     def tasks(self) -> Mapping[str, Task]: ...
+
+    async def leaderboard(self, task: str) -> LeaderboardView | None:
+        """Of a task that there is; None where nothing is known of the split that ranks."""
+        ...
 
 
 UNEDITED = "unedited file"
@@ -191,6 +196,9 @@ class FileSource:
                 if test.files_digest == story.pristine_digest and test.scored:
                     found.append(Reference(UNEDITED, test.metrics, "measured", test))
         return [*found[-1:], *published(story, self.tasks())]
+
+    async def leaderboard(self, task: str) -> LeaderboardView | None:
+        return None
 
     async def logs(self, session_id: str) -> Sequence[LogName]:
         return ()
