@@ -235,9 +235,7 @@ def _test(
             version,
             header.profile,
             header.locked_digest,
-            _data(told.get("data")),
-            _hardware(told),
-            ".".join(str(told.get("torch") or "unknown").split(".")[:2]),
+            *surroundings(told),
         ),
         files_digest=attempt.files_digest,
         code=code,
@@ -258,6 +256,16 @@ def _test(
 def _version(result: TestFinished, header: Header) -> int:
     version = result.provenance.get("task_version")
     return version if isinstance(version, int) else header.task_version
+
+
+def surroundings(provenance: Mapping[str, Any]) -> tuple[str, str, str]:
+    """(data, hardware, torch) of a result, as far as they bear on its numbers."""
+    torch = str(provenance.get("torch") or "unknown")
+    return (
+        _data(provenance.get("data")),
+        _hardware(provenance),
+        ".".join(torch.split(".")[:2]),
+    )
 
 
 def _data(told: object) -> str:

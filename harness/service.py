@@ -315,7 +315,13 @@ class Service:
         await self.in_thread(self.store.create, header, token_sha256)
         live = self._live(header, [], token_sha256)
         self._sessions[header.session] = live
-        prompt = build_prompt(task, profile, live.session.state.files, results)
+        prompt = build_prompt(
+            task,
+            profile,
+            live.session.state.files,
+            {name: mean.metrics for name, mean in results.items()},
+            {name: mean.seeds for name, mean in results.items()},
+        )
         log.info("session %s: created, task %s, profile %s", header.session, task.name, profile)
         return CreatedSession(live, token, prompt)
 

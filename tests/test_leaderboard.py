@@ -21,6 +21,7 @@ from harness.board import GroupView, LeaderboardView, RowView
 from harness.cli import app
 from harness.events import TestRegraded, seal
 from harness.leaderboard_forms import as_csv, markdown
+from harness.measured import measured
 from harness.standings import Standings
 from harness.store import Store
 from harness.task import Task, load_task
@@ -269,6 +270,16 @@ def test_cost_stands_beside_the_result(journal: Journal) -> None:
     assert (cost.sessions_started, cost.sessions_open, cost.sessions_abandoned) == (4, 1, 2)
     # The toy's stages hold no GPU, though the run was given one.
     assert (cost.gpu_hours, cost.spent_gpu_hours) == (0.0, 0.0)
+
+
+def test_prompts_tell_means_over_seeds_of_the_newest_hardware(journal: Journal, task: Task) -> None:
+    journal.baseline("", [(1, 0.9)], told={"gpus": ["NVIDIA H100"]})
+    house(journal)
+    journal.play("ada", FASTER, [(42, 0.1)])
+    found = measured(journal.store, task, "toy", "0" * 64)
+    assert {name: mean.seeds for name, mean in found.items()} == {"": 3, "falling_rate": 3}
+    assert found[""].metrics == {"error": pytest.approx(0.301)}
+    assert measured(journal.store, task, "toy", "1" * 64) == {}
 
 
 # ── keeping up ────────────────────────────────────────────────────────────────────────────────

@@ -8,7 +8,7 @@ from harness.answers import progress_text
 from harness.board import LeaderboardView
 from harness.events import TestFinished
 from harness.measured import UNEDITED as UNEDITED_FILES
-from harness.measured import files_digest
+from harness.measured import tests_of
 from harness.service import LiveSession, Service
 from harness.story import Story, StoryTest, live_story, stages_of
 from harness.task import Task
@@ -100,22 +100,15 @@ class LiveSource:
         """The unedited file and the baselines, as far as any session has tested them."""
         header = story.header
         assert header is not None
-        digests = {files_digest(task, n): n for n in (UNEDITED_FILES, *task.baselines)}
-        found: dict[str, Reference] = {}
-        for event in self.service.store.finished_tests(task.name, story.profile, list(digests)):
-            assert isinstance(event, TestFinished)
-            told = event.provenance
-            name = digests.get(str(told.get("files_digest")))
-            same = (told.get("task_version"), told.get("locked_digest")) == (
-                header.task_version,
-                header.locked_digest,
-            )
-            if name is None or name in found or not same or not event.scored:
-                continue
-            test = _bare_test(event, story)
+        found = tests_of(
+            self.service.store, task, story.profile, header.task_version, header.locked_digest
+        )
+        references = []
+        for name, tests in found.items():
+            test = _bare_test(tests[0], story)
             shown = UNEDITED if name == UNEDITED_FILES else name
-            found[name] = Reference(shown, test.metrics, "measured here", test)
-        return [found[name] for name in digests.values() if name in found]
+            references.append(Reference(shown, test.metrics, "measured here", test))
+        return references
 
     async def leaderboard(self, task: str) -> LeaderboardView | None:
         return await self.service.in_thread(self.service.standings.board, task)
