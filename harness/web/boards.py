@@ -60,8 +60,8 @@ class ShownGroup:
 
 
 def values(board: LeaderboardView, task: Task, profile: str) -> dict[str, Any]:
-    """What the template needs. `profile` narrows it, if there is such a one."""
-    chosen = profile if profile in task.profiles else None
+    """What the template needs; of all profiles if `profile` is empty."""
+    chosen = profile or None
     shown = of_profile(board, chosen)
     headings, published = published_table(shown, task)
     return {

@@ -12,11 +12,12 @@ import json
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.routing import APIRoute
@@ -24,6 +25,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from harness.board import LeaderboardView
 from harness.printable import visible
 from harness.regions import EditableFile
 from harness.render import duration
@@ -179,6 +181,8 @@ class _Site:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.files = static_files()
+        self.boards: dict[tuple[str, str], tuple[LeaderboardView, Response]] = {}
+        """pages of leaderboards, as long as these have not changed"""
 
     async def _story(self, session_id: str) -> Story:
         story = await self.source.story(session_id)
@@ -447,7 +451,14 @@ class _Site:
         board = await self.source.leaderboard(name)
         if board is None:
             raise NoSuchPage("Recordings hold nothing of the split that ranks: ask a server.")
-        return _page("leaderboard.html", self.source, **boards.values(board, task, profile))
+        profile = profile if profile in task.profiles else ""
+        kept = self.boards.get((name, profile))
+        if kept is None or kept[0] is not board:
+            # Hundreds of rows take a while to write: not in the way of calls.
+            values = boards.values(board, task, profile)
+            made = partial(_page, "leaderboard.html", self.source, **values)
+            kept = self.boards[name, profile] = (board, await run_in_threadpool(made))
+        return kept[1]
 
     async def static(self, name: str) -> Response:
         path = self.files.get(name)
