@@ -437,7 +437,8 @@ def _cost(entry: _Entry, unedited: _Entry | None, base: Sample | None, told: _Se
     session = entry.session
     started, still_open, abandoned = told.of(session) if session else (None, None, None)
     theirs = unedited.results if unedited is not None else []
-    is_unedited = entry.code == UNEDITED
+    found = session.likeness if session is not None else None
+    is_unedited = UNEDITED in (entry.code, found.same_as if found is not None else None)
     ratio = _ratio(
         _mean(test.training_s for test in entry.results), _mean(t.training_s for t in theirs)
     )

@@ -21,7 +21,7 @@ from harness.metrics import format_value
 from harness.printable import visible
 from harness.task import Task
 
-HEADINGS = ("", "Row", "Result", "Difference", "Verdict", "Score", "Code", "Cost", "Sessions")
+HEADINGS = ("#", "Row", "Result", "Difference", "Verdict", "Score", "Code", "Cost", "Sessions")
 LISTS = {
     "confirmed": "Confirmed by fresh seeds",
     "unconfirmed": "Not confirmed",
@@ -78,11 +78,14 @@ def result_text(row: RowView, metric: MetricView) -> str:
     text = format_value(row.mean, metric.decimals)
     if row.standard_error is not None:
         text += f" ± {format_value(row.standard_error, metric.decimals)}"
-    seeds = len(row.seeds)
-    text += f", {seeds} seed{'' if seeds == 1 else 's'}"
+    text += f", {_count(len(row.seeds), 'seed')}"
     if row.failed:
         text += f", {row.failed} without a score"
     return text
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def difference_text(row: RowView, metric: MetricView) -> str:
@@ -114,7 +117,7 @@ def code_text(row: RowView) -> str:
         return f"is {row.same_as}"
     if row.changed_lines is None:
         return "–"
-    text = f"{row.changed_lines} lines"
+    text = _count(row.changed_lines, "line")
     if row.nearest and row.distance is not None:
         text += f", {row.distance:.2f} from {row.nearest}"
     return text
@@ -149,7 +152,8 @@ def sessions_text(row: RowView) -> str:
     cost = row.cost
     if cost.sessions_started is None:
         return "–"
-    text = f"{cost.tests_used} of {cost.tests_allowed} tests, {cost.sessions_started} started"
+    started = _count(cost.sessions_started, "session")
+    text = f"{cost.tests_used} of {cost.tests_allowed} tests, {started}"
     if cost.sessions_abandoned:
         text += f", {cost.sessions_abandoned} abandoned"
     if cost.sessions_open:
