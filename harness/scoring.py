@@ -238,11 +238,11 @@ def decline(curve: Sequence[dict[str, Any]], metric: str) -> float | None:
     """By how much a curve still changes with the logarithm of the step, in its second half.
 
     The slope of a line by least squares through the points whose step is at least half of the
-    last one; None with fewer than three of them.
+    last one; None with fewer than two of them.
     """
     points = [(p["step"], p[metric]) for p in curve if metric in p and p.get("step", 0) > 0]
     points = [(step, value) for step, value in points if 2 * step >= points[-1][0]]
-    if len(points) < 3:
+    if len({step for step, _ in points}) < 2:
         return None
     steps, values = (np.array(column, dtype=np.float64) for column in zip(*points, strict=True))
     logs = np.log(steps) - np.log(steps).mean()

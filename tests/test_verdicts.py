@@ -138,7 +138,8 @@ def test_a_curves_slope_in_its_second_half() -> None:
     slope = decline(curve, "loss")
     assert slope == pytest.approx(-0.3)
     assert at_equal_compute(2.0, -0.3, 2.0) == pytest.approx(2.0 - 0.3 * math.log(2))
-    assert decline(curve[:2], "loss") is None
+    assert decline(curve[:1], "loss") is None
+    assert decline([{"step": 100, "loss": 3}, {"step": 200, "loss": 2}], "loss") is not None
     assert decline(curve, "error") is None
     assert decline([], "loss") is None
 
