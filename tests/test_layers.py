@@ -44,6 +44,8 @@ FLOORS = (
     ("harness.service",),
     ("harness.standings",),
     ("harness.leaderboard", "harness.leaderboard_forms", "harness.measured"),
+    ("harness.rows",),
+    ("harness.entries",),
     ("harness.outcomes",),
     (
         "harness.session",
