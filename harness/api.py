@@ -23,10 +23,17 @@ from starlette.exceptions import HTTPException
 
 from harness import standing, tools
 from harness.access import Access, caller_of
+from harness.board import LeaderboardView
 from harness.database import one_line, unavailable
-from harness.examples import message_example, session_examples, tool_examples
+from harness.examples import (
+    leaderboard_example,
+    message_example,
+    session_examples,
+    tool_examples,
+)
 from harness.gate import Gate
 from harness.journal_size import JournalFull
+from harness.leaderboard_forms import of_profile
 from harness.mcp_server import McpDoor
 from harness.refusals import refusals
 from harness.refused import Refused, too_many
@@ -457,14 +464,7 @@ def _add_public_routes(app: FastAPI) -> None:
     async def get_task(
         name: Annotated[str, PathParameter(description="The task's name.")], service: ServiceDep
     ) -> TaskView:
-        task = service.tasks.get(name)
-        if task is None:
-            raise ClientError(
-                404,
-                "unknown_task",
-                f"There is no task {name}.",
-                f"The tasks are {', '.join(service.tasks)}.",
-            )
+        task = _known_task(service, name)
         return TaskView(
             **_task_summary(task).model_dump(),
             instruction=task.read_instruction(),
@@ -479,6 +479,31 @@ def _add_public_routes(app: FastAPI) -> None:
                 for file in task.files
             ],
         )
+
+    @app.get(
+        "/v1/leaderboards/{task}",
+        summary="A task's leaderboard",
+        tags=["tasks"],
+        responses=refusals(401, 404, 422)
+        | {200: {"content": {"application/json": {"example": leaderboard_example()}}}},
+    )
+    async def get_leaderboard(
+        task: Annotated[str, PathParameter(description="The task's name.")],
+        service: ServiceDep,
+        profile: Annotated[
+            str | None, Query(description="Of this profile alone; of all if left out.")
+        ] = None,
+    ) -> LeaderboardView:
+        """Needs a key: it tells of the split `final`, which no agent is shown."""
+        known = _known_task(service, task)
+        if profile is not None and profile not in known.profiles:
+            raise ClientError(
+                404,
+                "unknown_profile",
+                f"There is no profile {profile}.",
+                f"The profiles are {', '.join(known.profiles)}.",
+            )
+        return of_profile(await service.in_thread(service.standings.board, task), profile)
 
     @app.get(
         "/v1/tools",
@@ -525,6 +550,18 @@ def _add_public_routes(app: FastAPI) -> None:
     async def metrics(service: ServiceDep) -> Response:
         content, media_type = await service.in_thread(service.telemetry.exposition)
         return Response(content, headers={"Content-Type": media_type})
+
+
+def _known_task(service: Service, name: str) -> Task:
+    task = service.tasks.get(name)
+    if task is None:
+        raise ClientError(
+            404,
+            "unknown_task",
+            f"There is no task {name}.",
+            f"The tasks are {', '.join(service.tasks)}.",
+        )
+    return task
 
 
 def _task_summary(task: Any) -> TaskSummary:

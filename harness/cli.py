@@ -17,7 +17,7 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness import demo as demo_session
-from harness import replay_modes, replay_view, run_commands, task_commands
+from harness import leaderboard_forms, replay_modes, replay_view, run_commands, task_commands
 from harness.claim import name_of
 from harness.database import DatabaseRefused, one_line
 from harness.datasets import DataError, Dataset, Manifest, datasets
@@ -34,6 +34,7 @@ from harness.recorded import RecordingError
 from harness.render import duration
 from harness.retention import cache_bytes, remove_expired, run_usage
 from harness.settings import Settings, SettingsError, read_settings
+from harness.standings import Standings
 from harness.store import Store
 from harness.task import Task, TaskError, find_tasks
 from harness.vetting import CasesError, NoSandbox, Verdict, read_cases, vet
@@ -492,6 +493,38 @@ def _journal(settings: Settings, session: str, act: Callable[[Store], str]) -> N
     except CannotEnd as error:
         raise _fail(str(error), BAD_INPUT) from error
     typer.echo(f"{session}: {said}")
+
+
+@app.command()
+def leaderboard(
+    task: Annotated[str, typer.Argument(help="The task's name.")],
+    profile: Annotated[str | None, typer.Option(help="Of this profile alone.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All there is, as the API.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="A line for each row.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Tables for a page.")] = False,
+) -> None:
+    """Submissions and baselines on the split final, which agents are never shown."""
+    settings = _settings()
+    chosen = _task(settings, task)
+    if profile is not None:
+        _profile(chosen, profile)
+    if sum((as_json, as_csv, as_markdown)) > 1:
+        raise _fail("--json, --csv and --markdown are used one at a time", BAD_INPUT)
+    try:
+        store = Store(settings.resolved_database_url, upgrade=False)
+        found = Standings(store, {chosen.name: chosen}).board(chosen.name)
+        store.close()
+    except (DatabaseRefused, SQLAlchemyError) as error:
+        raise _fail(f"HARNESS_DATABASE_URL leads to no database: {one_line(error)}") from error
+    board = leaderboard_forms.of_profile(found, profile)
+    if as_json:
+        typer.echo(board.model_dump_json(indent=1))
+    elif as_csv:
+        typer.echo(leaderboard_forms.as_csv(board), nl=False)
+    elif as_markdown:
+        typer.echo(leaderboard_forms.markdown(board, chosen), nl=False)
+    else:
+        leaderboard_forms.show(board, chosen, Console())
 
 
 def _state() -> StatePaths:

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
+from harness.board import LeaderboardView
 from harness.retries import (
     AGAIN,
     Away,
@@ -118,6 +119,11 @@ class Client:
 
     def task(self, name: str) -> TaskView:
         return read(TaskView, self._get(f"/v1/tasks/{name}"))
+
+    def leaderboard(self, task: str, profile: str | None = None) -> LeaderboardView:
+        """For people: a session's token does not open it."""
+        params = {} if profile is None else {"profile": profile}
+        return read(LeaderboardView, self._get(f"/v1/leaderboards/{task}", params=params))
 
     def tools(self, format: str | None = None) -> list[dict[str, Any]]:
         """The tools' schemas: `openai`, `openai-strict`, `anthropic`, `gemini`, `mcp`, or ours."""

@@ -73,6 +73,14 @@ class Header(_Record):
     """the seed of each test, where they are not all the profile's"""
 
     @property
+    def agent_name(self) -> str | None:
+        """The agent's name, or its model's, for people."""
+        for key in ("name", "model"):
+            if self.agent and isinstance(self.agent.get(key), str):
+                return str(self.agent[key])
+        return None
+
+    @property
     def hash(self) -> str:
         return digest_of(self.model_dump(mode="json"))
 

@@ -72,3 +72,102 @@ def message_example() -> dict[str, Any]:
             },
         }
     }
+
+
+def leaderboard_example() -> dict[str, Any]:
+    """A board with one submission on it, every field filled."""
+    interval = {"low": -0.032, "high": -0.008, "standard_error": 0.005, "degrees": 4.0}
+    metric = {"name": "error", "unit": "metres", "direction": "lower", "decimals": 3}
+    row = {
+        "kind": "submission",
+        "name": "ada",
+        "session": "0123456789abcdef",
+        "standing": "confirmed",
+        "rank": 1,
+        "unranked": "",
+        "mean": 0.247,
+        "standard_error": 0.002,
+        "seeds": [42, 101, 102],
+        "fresh_seeds": 2,
+        "failed": 0,
+        "difference": {"value": -0.02, "windows": interval, "seeds": interval, "both": interval},
+        "verdict": "better",
+        "score": 0.8,
+        "same_as": "falling_rate",
+        "changed_lines": 5,
+        "nearest": "falling_rate",
+        "distance": 0.0,
+        "metrics": [
+            {
+                "name": "error",
+                "split": "final",
+                "hidden": False,
+                "mean": 0.247,
+                "standard_error": 0.002,
+                "seeds": 3,
+            }
+        ],
+        "cost": {
+            "gpu_hours": 0.5,
+            "hours": 0.5,
+            "spent_gpu_hours": 1.5,
+            "spent_hours": 1.5,
+            "parameters_added": 2,
+            "time_ratio": 1.1,
+            "step_time_ratio": 1.1,
+            "unedited_at_equal_compute": 0.265,
+            "tests_used": 3,
+            "tests_allowed": 3,
+            "sessions_started": 2,
+            "sessions_open": 0,
+            "sessions_abandoned": 1,
+        },
+        "review": {
+            "verdict": "clean",
+            "category": "read",
+            "note": "",
+            "at": "2026-01-02T03:04:05Z",
+        },
+        "runs": [
+            {
+                "session": "0123456789abcdef",
+                "test": 1,
+                "attempt": 1,
+                "purpose": "agent",
+                "seed": 42,
+                "value": 0.247,
+                "at": "2026-01-02T03:04:05Z",
+                "provenance": {"machine": "x86_64", "sandbox": "bubblewrap"},
+            }
+        ],
+    }
+    group = {
+        "current": True,
+        "task_version": 1,
+        "profile": "toy",
+        "locked_digest": "5f" * 32,
+        "data": f"points {'ab' * 32}",
+        "hardware": "1 x NVIDIA H100 80GB HBM3",
+        "torch": "2.13",
+        "metric": metric,
+        "scale": {
+            "unedited": 0.267,
+            "best": 0.242,
+            "baseline": "falling rate",
+            "verdict": "better",
+        },
+        "missing": [],
+        "notes": [],
+        "rows": [row],
+    }
+    return {
+        "task": "two-files",
+        "title": "A line through points",
+        "version": 1,
+        "score_definition": "0 is the mean of the unedited files, 1 that of the best baseline.",
+        "verdict_definition": "With fewer than two seeds on either side it is one seed.",
+        "groups": [group],
+        "published": [
+            {"name": "by hand", "profile": "toy", "metrics": {"error": 0.1}, "note": "a drawing"}
+        ],
+    }

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from harness import render
 from harness.constraints import Constraints, RegionRules
-from harness.measured import UNEDITED
+from harness.likeness import UNEDITED
 from harness.metrics import format_values
 from harness.regions import EditableFile
 from harness.task import Baseline, File, Metric, Profile, Published, Role, Stage, Task
@@ -18,11 +18,13 @@ def build_prompt(
     profile_name: str,
     files: Mapping[str, EditableFile],
     baseline_results: Mapping[str, Mapping[str, float]],
+    seeds: Mapping[str, int] | None = None,
 ) -> str:
     """The whole prompt in Markdown.
 
     `baseline_results` holds our own measured visible metrics by baseline, those of the unedited
-    files under `measured.UNEDITED`; baselines without one are shown by their edits alone.
+    files under `likeness.UNEDITED`; baselines without one are shown by their edits alone. `seeds`
+    says how many seeds a result is the mean of, where that is not one.
     """
     profile = task.profile(profile_name)
     sections = [
@@ -30,7 +32,7 @@ def build_prompt(
         *(_file_section(file) for file in files.values()),
         _siblings_section(task),
         _rules_section(task),
-        _baselines_section(task, profile_name, baseline_results),
+        _baselines_section(task, profile_name, baseline_results, seeds or {}),
         _tests_section(task, profile_name, profile),
         _tools_section(task),
     ]
@@ -151,7 +153,12 @@ def _names(names: Iterable[str]) -> str:
 # what others reached, and what a test does
 
 
-def _baselines_section(task: Task, profile: str, results: Mapping[str, Mapping[str, float]]) -> str:
+def _baselines_section(
+    task: Task,
+    profile: str,
+    results: Mapping[str, Mapping[str, float]],
+    seeds: Mapping[str, int],
+) -> str:
     parts = ["## Baselines (read-only reference)"]
     decimals = visible_decimals(task, profile)
     if task.published:
@@ -168,10 +175,12 @@ def _baselines_section(task: Task, profile: str, results: Mapping[str, Mapping[s
         )
     if UNEDITED in results:
         parts.append(
-            f"The unedited files, measured here: {format_values(results[UNEDITED], decimals)}"
+            f"The unedited files, measured here{_mean_of(seeds.get(UNEDITED))}: "
+            f"{format_values(results[UNEDITED], decimals)}"
         )
     for baseline in task.all_baselines():
-        parts.append(_baseline(baseline, results.get(baseline.name), decimals))
+        mean = _mean_of(seeds.get(baseline.name))
+        parts.append(_baseline(baseline, results.get(baseline.name), mean, decimals))
     return "\n\n".join(parts) if len(parts) > 1 else ""
 
 
@@ -179,8 +188,15 @@ def _of_profile(row: Published, profile: str) -> str:
     return f" (profile `{row.profile}`)" if row.profile not in (None, profile) else ""
 
 
+def _mean_of(seeds: int | None) -> str:
+    return f" (mean of {seeds} seeds)" if seeds is not None and seeds > 1 else ""
+
+
 def _baseline(
-    baseline: Baseline, result: Mapping[str, float] | None, decimals: Mapping[str, int]
+    baseline: Baseline,
+    result: Mapping[str, float] | None,
+    mean: str,
+    decimals: Mapping[str, int],
 ) -> str:
     lines = [f"### {baseline.title}"]
     if baseline.description:
@@ -188,7 +204,7 @@ def _baseline(
     if baseline.paper:
         lines.append(f"Source: {baseline.paper}")
     if result:
-        lines.append(f"Measured here: {format_values(result, decimals)}")
+        lines.append(f"Measured here{mean}: {format_values(result, decimals)}")
     if len(baseline.edits) > 1:
         lines.append(
             "Its edits apply in this order; line numbers are those after the edits before."

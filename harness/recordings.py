@@ -336,7 +336,7 @@ def _own_session(objects: Sequence[tuple[str, Mapping[str, Any]]]) -> Recording:
         raise RecordingError(f"{objects[0][0]}: is nested too deeply") from None
     return Recording(
         task=header.task,
-        agent=_agent_name(header.agent),
+        agent=header.agent_name,
         files=tuple(files),
         start="the recording",
         steps=tuple(_own_steps(events)),
@@ -355,7 +355,7 @@ def of_journal(header: Header, events: Sequence[AnyEvent]) -> Recording:
     )
     return Recording(
         task=header.task,
-        agent=_agent_name(header.agent),
+        agent=header.agent_name,
         files=tuple(files),
         start="the recording",
         steps=tuple(_own_steps(events)),
@@ -408,13 +408,6 @@ def _own_steps(events: Sequence[AnyEvent]) -> Iterator[Step]:
                 said=tuple(said),
             )
             said.clear()
-
-
-def _agent_name(agent: Mapping[str, Any] | None) -> str | None:
-    for key in ("name", "model"):
-        if agent and isinstance(agent.get(key), str):
-            return str(agent[key])
-    return None
 
 
 def _first_error(error: ValidationError) -> str:

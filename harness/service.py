@@ -87,6 +87,7 @@ from harness.session import (
     SessionState,
     TestRequest,
 )
+from harness.standings import Standings
 from harness.store import StaleSession, Store
 from harness.task import UNCOUNTED, Task
 from harness.telemetry import Telemetry
@@ -217,6 +218,7 @@ class Service:
         self._tests = Starting(executor)
         self._checks = Starting(check_executor)
         self.tasks = tasks
+        self.standings = Standings(store, tasks)
         self.state = state
         self.claim = claim
         self.data_dir = data_dir
@@ -354,7 +356,13 @@ class Service:
         await self.in_thread(self.store.create, header, token_sha256, opened_by, most)
         live = self._live(header, [], token_sha256)
         self._sessions[header.session] = live
-        prompt = build_prompt(task, profile, live.session.state.files, results)
+        prompt = build_prompt(
+            task,
+            profile,
+            live.session.state.files,
+            {name: mean.metrics for name, mean in results.items()},
+            {name: mean.seeds for name, mean in results.items()},
+        )
         log.info("session %s: created, task %s, profile %s", header.session, task.name, profile)
         return CreatedSession(live, token, prompt)
 

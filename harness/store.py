@@ -310,6 +310,21 @@ class Store:
                 for row in connection.execute(query)
             ]
 
+    def last_events(self, task: str) -> dict[str, int]:
+        """The number of the last event of each session of a task, 0 for none; oldest first."""
+        last = (
+            select(func.max(events.c.seq))
+            .where(events.c.session_id == sessions.c.id)
+            .scalar_subquery()
+        )
+        query = (
+            select(sessions.c.id, func.coalesce(last, 0))
+            .where(sessions.c.task == task)
+            .order_by(sessions.c.created_at, sessions.c.id)
+        )
+        with reading(self.engine) as connection:
+            return {row[0]: row[1] for row in connection.execute(query)}
+
     def finished_tests(
         self, task: str, profile: str, files_digests: Sequence[str], *, hidden: bool = False
     ) -> list[AnyEvent]:

@@ -46,6 +46,7 @@ def types_of(session: Session) -> list[str]:
 def test_a_whole_session(live_url: str) -> None:
     with Client(live_url) as client:
         assert "two-files" in [task.name for task in client.tasks()]
+        assert client.leaderboard("two-files", profile="toy").published[0].name == "by hand"
         assert client.task("two-files").files[0].name == "line_model.py"
         session = client.create_session("two-files", agent={"model": "none"})
         assert session.prompt.count("line_rate.py") > 1

@@ -48,11 +48,15 @@ FLOORS = (
     ("harness.saved_page",),
     ("harness.recorded",),
     ("harness.service",),
+    ("harness.standings",),
+    ("harness.leaderboard", "harness.leaderboard_forms", "harness.measured"),
+    ("harness.rows",),
+    ("harness.entries",),
+    ("harness.outcomes",),
     (
         "harness.session",
         "harness.ending",
         "harness.prompt",
-        "harness.measured",
         "harness.retention",
         "harness.datasets",
         "harness.vetting",
@@ -69,7 +73,8 @@ FLOORS = (
     ("harness.journal_size",),
     ("harness.events",),
     ("harness.budget", "harness.metrics", "harness.render", "harness.tracebacks"),
-    ("harness.edits", "harness.diffs"),
+    ("harness.likeness",),
+    ("harness.edits", "harness.diffs", "harness.scoring"),
     ("harness.regions", "harness.constraints"),
     (
         "harness.errors",
@@ -88,7 +93,7 @@ FLOORS = (
     ),
     ("harness.client",),
     ("harness.retries", "harness.refusals"),
-    ("harness.wire",),
+    ("harness.wire", "harness.board"),
     ("harness",),
 )
 

@@ -22,6 +22,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from harness.board import LeaderboardView
 from harness.events import SessionEnded
 from harness.tools import TOOLS
 
@@ -58,6 +59,7 @@ OPERATIONS = [
     ("POST", "/v1/sessions/{session_id}/mcp"),
     ("GET", "/v1/tasks"),
     ("GET", "/v1/tasks/{name}"),
+    ("GET", "/v1/leaderboards/{task}"),
     ("GET", "/v1/tools"),
     ("GET", "/healthz"),
     ("GET", "/readyz"),
@@ -169,6 +171,8 @@ def test_every_example_works(player: Player, document: dict[str, Any]) -> None:
             assert answer["error"] == "nothing_to_submit"
         else:
             assert answer["ok"], answer["text"]
+    shown = paths["/v1/leaderboards/{task}"]["get"]["responses"]["200"]
+    LeaderboardView.model_validate(shown["content"]["application/json"]["example"], strict=False)
     for body in examples("/v1/sessions/{session_id}/messages").values():
         path = f"/v1/sessions/{player.id}/messages"
         assert player.client.post(path, json=body, headers=player.headers).status_code == 201

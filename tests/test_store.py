@@ -71,6 +71,14 @@ def test_what_is_appended_is_loaded(store: Store) -> None:
     assert store.load("s2") is None
 
 
+def test_the_last_event_of_each_session_of_a_task(store: Store) -> None:
+    for name in ("s1", "s2"):
+        store.create(make_header(name), "hash")
+    store.append("s2", [(call(1), None), (call(2), None)], closes=False)
+    assert store.last_events("t") == {"s1": 0, "s2": 2}
+    assert store.last_events("u") == {}
+
+
 @pytest.mark.parametrize(
     "second",
     [

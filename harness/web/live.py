@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from harness.answers import progress_text
+from harness.board import LeaderboardView
 from harness.events import TestFinished
 from harness.measured import UNEDITED as UNEDITED_FILES
-from harness.measured import files_digest, measured
+from harness.measured import measured, tests_of
 from harness.prompt import build_prompt
 from harness.regions import locked_digest
 from harness.service import LiveSession, Service
@@ -95,7 +96,13 @@ class LiveSource:
         files = shipped(task)
         digest = locked_digest(list(files.values()), task.sibling_contents())
         results = await self.service.in_thread(measured, self.service.store, task, profile, digest)
-        return build_prompt(task, profile, files, results)
+        return build_prompt(
+            task,
+            profile,
+            files,
+            {name: mean.metrics for name, mean in results.items()},
+            {name: mean.seeds for name, mean in results.items()},
+        )
 
     async def references(self, story: Story) -> Sequence[Reference]:
         task = self.tasks().get(story.recording.task)
@@ -108,25 +115,23 @@ class LiveSource:
         """The unedited file and the baselines, as far as any session has tested them."""
         header = story.header
         assert header is not None
-        digests = {files_digest(task, n): n for n in (UNEDITED_FILES, *task.baselines)}
-        found: dict[str, Reference] = {}
-        tests = self.service.store.finished_tests(
-            task.name, story.profile, list(digests), hidden=True
+        found = tests_of(
+            self.service.store,
+            task,
+            story.profile,
+            header.task_version,
+            header.locked_digest,
+            hidden=True,
         )
-        for event in tests:
-            assert isinstance(event, TestFinished)
-            told = event.provenance
-            name = digests.get(str(told.get("files_digest")))
-            same = (told.get("task_version"), told.get("locked_digest")) == (
-                header.task_version,
-                header.locked_digest,
-            )
-            if name is None or name in found or not same or not event.scored:
-                continue
-            test = _bare_test(event, story)
+        references = []
+        for name, tests in found.items():
+            test = _bare_test(tests[0], story)
             shown = UNEDITED if name == UNEDITED_FILES else name
-            found[name] = Reference(shown, test.metrics, "measured here", test)
-        return [found[name] for name in digests.values() if name in found]
+            references.append(Reference(shown, test.metrics, "measured here", test))
+        return references
+
+    async def leaderboard(self, task: str) -> LeaderboardView | None:
+        return await self.service.in_thread(self.service.standings.board, task)
 
     async def logs(self, session_id: str) -> Sequence[LogName]:
         return await self.service.in_thread(self._logs, session_id)

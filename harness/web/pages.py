@@ -12,11 +12,12 @@ import json
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.routing import APIRoute
@@ -24,13 +25,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markupsafe import Markup
 
+from harness.board import LeaderboardView
 from harness.printable import visible
 from harness.regions import EditableFile
 from harness.render import duration
 from harness.review import flattened, percent, review
 from harness.story import Story, StoryTest
 from harness.task import Task
-from harness.web import views
+from harness.web import boards, views
 from harness.web.sources import UNEDITED, Listed, LogName, Reference, Source, shipped
 
 HERE = Path(__file__).parent
@@ -124,7 +126,7 @@ _TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 def pages(source: Source, guard: Guard | None = None) -> APIRouter:
-    """The pages at `/`, `/sessions/…`, `/compare`, `/tasks/…`, `/static/…`."""
+    """The pages at `/`, `/sessions/…`, `/compare`, `/tasks/…`, `/leaderboards/…`, `/static/…`."""
     router = APIRouter(route_class=_guarded(guard, source), include_in_schema=False)
     site = _Site(source)
     router.add_api_route("/", site.home, methods=["GET"])
@@ -137,6 +139,7 @@ def pages(source: Source, guard: Guard | None = None) -> APIRouter:
     router.add_api_route("/compare", site.compare, methods=["GET"])
     router.add_api_route("/tasks/{name}", site.task, methods=["GET"])
     router.add_api_route("/tasks/{name}/prompt", site.prompt, methods=["GET"])
+    router.add_api_route("/leaderboards/{name}", site.leaderboard, methods=["GET"])
     router.add_api_route("/static/{name}", site.static, methods=["GET"])
     return router
 
@@ -182,6 +185,8 @@ class _Site:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.files = static_files()
+        self.boards: dict[tuple[str, str], tuple[LeaderboardView, Response]] = {}
+        """pages of leaderboards, as long as these have not changed"""
 
     async def _story(self, session_id: str) -> Story:
         story = await self.source.story(session_id)
@@ -450,6 +455,22 @@ class _Site:
             raise NoSuchPage(f"This task has no profile {profile[:60]}.")
         text = await self.source.prompt(task, profile)
         return _page("prompt.html", self.source, task=task, profile=profile, text=text)
+
+    async def leaderboard(self, name: str, profile: str = "") -> Response:
+        task = self.source.tasks().get(name)
+        if task is None:
+            raise NoSuchPage(f"There is no task {name[:60]}.")
+        board = await self.source.leaderboard(name)
+        if board is None:
+            raise NoSuchPage("Recordings hold nothing of the split that ranks: ask a server.")
+        profile = profile if profile in task.profiles else ""
+        kept = self.boards.get((name, profile))
+        if kept is None or kept[0] is not board:
+            # Hundreds of rows take a while to write: not in the way of calls.
+            values = boards.values(board, task, profile)
+            made = partial(_page, "leaderboard.html", self.source, **values)
+            kept = self.boards[name, profile] = (board, await run_in_threadpool(made))
+        return kept[1]
 
     async def static(self, name: str) -> Response:
         path = self.files.get(name)

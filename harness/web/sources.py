@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from harness.board import LeaderboardView
 from harness.prompt import build_prompt
 from harness.recorded import RecordingError
 from harness.recordings import read_recordings
@@ -88,6 +89,10 @@ class Source(Protocol):
 
     async def prompt(self, task: Task, profile: str) -> str:
         """What an agent that began a session now would be told, whole."""
+        ...
+
+    async def leaderboard(self, task: str) -> LeaderboardView | None:
+        """Of a task that there is; None where nothing is known of the split that ranks."""
         ...
 
 
@@ -211,6 +216,9 @@ class FileSource:
     async def prompt(self, task: Task, profile: str) -> str:
         """Without results that a server has measured: files know of none."""
         return build_prompt(task, profile, shipped(task), {})
+
+    async def leaderboard(self, task: str) -> LeaderboardView | None:
+        return None
 
     async def logs(self, session_id: str) -> Sequence[LogName]:
         return ()

@@ -1,0 +1,33 @@
+"""How often luck is called better, and a true gain found: `python benchmarks/verdicts.py [ROUNDS]`.
+
+On made tests: windows that differ by 0.5 nats, a seed's luck of 0.004, a seed's luck in one window
+of 0.02, 128 windows. Picked: the entry's first test is the luckiest of three.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+
+from test_verdicts import Noise  # noqa: E402
+
+
+def main(rounds: int) -> None:
+    print("| seeds of entry and unedited | no difference | the same, picked | a gain of 0.02 |")
+    print("|---|---|---|---|")
+    for entry, unedited in ((2, 2), (2, 3), (3, 3), (5, 3), (3, 5)):
+        noise = Noise(entry * 100 + unedited)
+        found = (
+            noise.verdicts(rounds, entry, unedited),
+            noise.verdicts(rounds, entry, unedited, picked=3),
+            noise.verdicts(rounds, entry, unedited, gain=0.02),
+        )
+        shares = (f"{each['better'] / rounds:.1%}" for each in found)
+        print(f"| {entry} and {unedited} | {' | '.join(shares)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
