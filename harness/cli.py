@@ -16,8 +16,15 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
+from harness import (
+    baseline_command,
+    leaderboard_forms,
+    replay_modes,
+    replay_view,
+    run_commands,
+    task_commands,
+)
 from harness import demo as demo_session
-from harness import leaderboard_forms, replay_modes, replay_view, run_commands, task_commands
 from harness.claim import name_of
 from harness.database import DatabaseRefused, one_line
 from harness.datasets import DataError, Dataset, Manifest, datasets
@@ -50,6 +57,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="The data sets that tests train and score on.")
 app.add_typer(data_app, name="data")
 app.add_typer(task_commands.app, name="task")
+app.add_typer(baseline_command.app, name="baseline")
 
 BAD_INPUT = 2
 """exit code for a mistake in the command or its input"""

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("server",),
     ("harness.api", "harness.cli", "harness.doctor"),
-    ("harness.task_commands",),
+    ("harness.task_commands", "harness.baseline_command"),
     ("harness.scaffold",),
     ("harness.soundness",),
     ("harness.trial",),
@@ -60,6 +60,7 @@ FLOORS = (
         "harness.retention",
         "harness.datasets",
         "harness.vetting",
+        "harness.replicas",
     ),
     ("harness.results", "harness.answers", "harness.probes", "harness.run_commands"),
     ("harness.conduct",),
