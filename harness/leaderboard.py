@@ -126,7 +126,7 @@ def _group(task: Task, key: Comparable, entries: Sequence[Entry], told: SessionC
 def _notes(
     task: Task, key: Comparable, base: Sample | None, scale: ScaleView, sign: int
 ) -> list[str]:
-    run = f"harness baseline run {task.name} --profile {key.profile}"
+    run = f"harness baseline run {task.name} --all --profile {key.profile}"
     if base is None:
         return [
             f"The unedited files were not measured in this group, so nothing is compared. {run}"

@@ -218,7 +218,7 @@ def published_table(board: LeaderboardView, task: Task) -> tuple[list[str], list
 def show(board: LeaderboardView, task: Task, console: Console) -> None:
     """On a terminal."""
     if not board.groups:
-        console.print(Text(f"Nothing was measured yet: harness baseline run {board.task}"))
+        console.print(Text(f"Nothing was measured yet: harness baseline run {board.task} --all"))
     for group in board.groups:
         console.print(Text(group_title(group), style="bold"), soft_wrap=True)
         console.print(Text(f"{group_facts(group)}. {ranked_by(group)}"), soft_wrap=True)

@@ -86,7 +86,7 @@ def test_the_page_says_what_its_numbers_mean_and_what_they_rest_on(
     assert "There is no task nothing." in words(page(client, "/leaderboards/nothing", 404))
     assert 'href="/leaderboards/two-files"' in page(client, "/tasks/two-files")
     empty = words(page(client, "/leaderboards/vetted-line"))
-    assert "harness baseline run vetted-line measures the unedited files" in empty
+    assert "harness baseline run vetted-line --all measures the unedited files" in empty
 
 
 def test_no_sessions_token_and_no_recording_shows_it(
