@@ -28,6 +28,7 @@ from harness.database import one_line, unavailable
 from harness.examples import (
     leaderboard_example,
     message_example,
+    review_example,
     session_examples,
     tool_examples,
 )
@@ -38,12 +39,13 @@ from harness.mcp_server import McpDoor
 from harness.refusals import refusals
 from harness.refused import Refused, too_many
 from harness.requests import Observed
-from harness.service import LiveSession, Service, UnknownProfile, UnknownTask
+from harness.service import LiveSession, Service, UnknownProfile, UnknownTask, storable
 from harness.session import result_data
 from harness.store import StaleSession, TooManyOpen
 from harness.stream import event_stream
 from harness.task import Task
 from harness.tool_formats import Format, Formatted, formatted
+from harness.verdicts import BadVerdict, reviewed
 from harness.wire import (
     Acknowledged,
     BudgetView,
@@ -51,6 +53,7 @@ from harness.wire import (
     Health,
     MessageRequest,
     RegionView,
+    ReviewRequest,
     SessionCreated,
     SessionRequest,
     SessionView,
@@ -357,6 +360,34 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
 
 
 def _add_streaming_routes(app: FastAPI) -> None:
+    @app.post(
+        "/v1/sessions/{session_id}/review",
+        status_code=201,
+        summary="Add a person's verdict",
+        tags=["sessions"],
+        responses=refusals(400, 401, 404, 413, 422),
+        openapi_extra=_examples(review_example()),
+    )
+    async def review_session(
+        body: ReviewRequest, request: Request, live: LiveDep, service: ServiceDep
+    ) -> Acknowledged:
+        """Needs a key. The session may be closed; nothing of it changes but its rank."""
+        if not caller_of(request.scope).is_owner:
+            raise ClientError(
+                403,
+                "key_needed",
+                "A verdict is a person's: a session's token cannot give one.",
+                "Send 'Authorization: Bearer <key>' with an API key.",
+            )
+        try:
+            event = reviewed(body.verdict, body.category, storable(body.note))
+        except BadVerdict as error:
+            raise ClientError(
+                422, "bad_verdict", f"{error}.", "See docs/leaderboard.md for the categories."
+            ) from error
+        await service.review(live, event)
+        return Acknowledged(ok=True)
+
     @app.get(
         "/v1/sessions/{session_id}/events",
         summary="The journal as it is written, as server-sent events",

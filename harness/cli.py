@@ -17,7 +17,14 @@ from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
 from harness import demo as demo_session
-from harness import leaderboard_forms, replay_modes, replay_view, run_commands, task_commands
+from harness import (
+    judging,
+    leaderboard_forms,
+    replay_modes,
+    replay_view,
+    run_commands,
+    task_commands,
+)
 from harness.claim import name_of
 from harness.database import DatabaseRefused, one_line
 from harness.datasets import DataError, Dataset, Manifest, datasets
@@ -525,6 +532,10 @@ def leaderboard(
         typer.echo(leaderboard_forms.markdown(board, chosen), nl=False)
     else:
         leaderboard_forms.show(board, chosen, Console())
+
+
+app.command()(judging.review)
+app.command()(judging.regrade)
 
 
 def _state() -> StatePaths:

@@ -183,6 +183,23 @@ class MessageRequest(BaseModel):
     usage: dict[str, Any] | None = Field(default=None, description="Tokens, as the model counts.")
 
 
+class ReviewRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    verdict: Literal["clean", "suspect", "disqualified"] = Field(
+        description="What was found; the latest verdict counts."
+    )
+    category: str = Field(
+        default="",
+        description="The class of the fault, one of those in docs/leaderboard.md; `disqualified` "
+        "needs one, `clean` has none. The session's agent can read it.",
+    )
+    note: str = Field(
+        default="",
+        description="What else is to be known; people with a key alone can read it.",
+        max_length=10_000,
+    )
+
+
 class TaskSummary(BaseModel):
     name: str = Field(description="The task's name.")
     version: int = Field(description="Results of different versions are not comparable.")

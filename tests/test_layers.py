@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("server",),
     ("harness.api", "harness.cli", "harness.doctor"),
-    ("harness.task_commands",),
+    ("harness.task_commands", "harness.judging"),
     ("harness.scaffold",),
     ("harness.soundness",),
     ("harness.trial",),
@@ -52,7 +52,8 @@ FLOORS = (
     ("harness.leaderboard", "harness.leaderboard_forms", "harness.measured"),
     ("harness.rows",),
     ("harness.entries",),
-    ("harness.outcomes",),
+    ("harness.outcomes", "harness.regrading"),
+    ("harness.appending",),
     (
         "harness.session",
         "harness.ending",
@@ -68,6 +69,7 @@ FLOORS = (
     ("harness.sandbox",),
     ("harness.task",),
     ("harness.store", "harness.telemetry"),
+    ("harness.grades", "harness.verdicts"),
     ("harness.claim", "harness.migrations"),
     ("harness.workspace", "harness.database", "harness.group_commit"),
     ("harness.journal_size",),

@@ -55,6 +55,7 @@ OPERATIONS = [
     ("GET", "/v1/sessions/{session_id}/tests/{number}"),
     ("GET", "/v1/sessions/{session_id}/files/{name}"),
     ("GET", "/v1/sessions/{session_id}/transcript"),
+    ("POST", "/v1/sessions/{session_id}/review"),
     ("GET", "/v1/sessions/{session_id}/events"),
     ("POST", "/v1/sessions/{session_id}/mcp"),
     ("GET", "/v1/tasks"),
