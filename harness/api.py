@@ -38,6 +38,7 @@ from harness.leaderboard_forms import of_profile
 from harness.mcp_server import McpDoor
 from harness.refusals import refusals
 from harness.refused import Refused, too_many
+from harness.replicas import BadReplica, Replica, of_baseline
 from harness.requests import Observed
 from harness.service import LiveSession, Service, UnknownProfile, UnknownTask, storable
 from harness.session import result_data
@@ -65,6 +66,14 @@ from harness.wire import (
 )
 
 log = logging.getLogger("harness.api")
+
+
+def _replica(body: SessionRequest, service: Service) -> Replica | None:
+    """What the house plays, if the request asks for that. Raises BadReplica."""
+    task = service.tasks.get(body.task)
+    if body.baseline is None or task is None:
+        return None
+    return of_baseline(task, body.baseline.name, body.baseline.seeds)
 
 
 class ClientError(Exception):
@@ -189,8 +198,15 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
         key = caller_of(request.scope).name
         try:
             created = await service.create(
-                body.task, body.profile, body.agent, opened_by=key, most=most
+                body.task,
+                body.profile,
+                body.agent,
+                opened_by=key,
+                most=most,
+                replica=_replica(body, service),
             )
+        except BadReplica as error:
+            raise ClientError(422, "bad_request", str(error)) from error
         except (UnknownTask, UnknownProfile) as error:
             raise ClientError(404, error.code, str(error), error.hint) from error
         except TooManyOpen as error:

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
-from harness import demo as demo_session
 from harness import (
+    baseline_command,
     judging,
     leaderboard_forms,
     replay_modes,
@@ -25,6 +25,7 @@ from harness import (
     run_commands,
     task_commands,
 )
+from harness import demo as demo_session
 from harness.claim import name_of
 from harness.database import DatabaseRefused, one_line
 from harness.datasets import DataError, Dataset, Manifest, datasets
@@ -57,6 +58,7 @@ app = typer.Typer(
 data_app = typer.Typer(no_args_is_help=True, help="The data sets that tests train and score on.")
 app.add_typer(data_app, name="data")
 app.add_typer(task_commands.app, name="task")
+app.add_typer(baseline_command.app, name="baseline")
 
 BAD_INPUT = 2
 """exit code for a mistake in the command or its input"""

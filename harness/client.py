@@ -43,6 +43,7 @@ from harness.retries import (
     send,
 )
 from harness.wire import (
+    BaselineRequest,
     SessionCreated,
     SessionView,
     TaskSummary,
@@ -132,10 +133,20 @@ class Client:
         return found
 
     def create_session(
-        self, task: str, *, profile: str | None = None, agent: str | dict[str, Any] | None = None
+        self,
+        task: str,
+        *,
+        profile: str | None = None,
+        agent: str | dict[str, Any] | None = None,
+        baseline: BaselineRequest | None = None,
     ) -> Session:
-        """Start a session; it is not sent twice, since a second one would count as started too."""
+        """Start a session; it is not sent twice, since a second one would count as started too.
+
+        With `baseline` it is the house's own, as `harness baseline run` plays one.
+        """
         body = {"task": task, "profile": profile, "agent": agent}
+        if baseline is not None:
+            body["baseline"] = baseline.model_dump()
         # A fresh connection: one that the other side has dropped would look like a lost answer.
         headers = {**self._key_header(), "Connection": "close"}
         response = self.request(

@@ -79,6 +79,7 @@ from harness.measured import measured
 from harness.probes import Kind, check_report, report_of, submit_check
 from harness.prompt import build_prompt, visible_decimals
 from harness.regions import EditableFile, locked_digest
+from harness.replicas import Replica
 from harness.results import collect
 from harness.session import (
     MAX_RELEASES,
@@ -310,9 +311,10 @@ class Service:
         *,
         opened_by: str | None = None,
         most: int = 0,
+        replica: Replica | None = None,
     ) -> CreatedSession:
-        """Start a session. Raises UnknownTask or UnknownProfile, and TooManyOpen if the key
-        `opened_by` has `most` open ones."""
+        """Start a session, of the house if `replica` is given. Raises UnknownTask or
+        UnknownProfile, and TooManyOpen if the key `opened_by` has `most` open ones."""
         task = self.tasks.get(task_name)
         if task is None:
             raise UnknownTask(task_name, list(self.tasks))
@@ -330,7 +332,10 @@ class Service:
             task_version=task.version,
             profile=profile,
             agent={"name": agent} if isinstance(agent, str) else storable(agent),
-            tests=task.tests,
+            tests=task.tests if replica is None else len(replica.seeds),
+            purpose="agent" if replica is None else replica.purpose,
+            of=None if replica is None else replica.of,
+            seeds=() if replica is None else replica.seeds,
             files=tuple(
                 FileRecord(
                     name=file.name,

@@ -80,6 +80,12 @@ class McpTool(BaseModel):
     inputSchema: dict[str, Any] = Field(description="JSON Schema of its arguments.")
 
 
+class BaselineRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str = Field(description="A baseline of the task; empty for the unedited files.")
+    seeds: list[int] = Field(description="The seed of each test; as many tests as seeds.")
+
+
 class SessionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     task: str = Field(description="A task's name, as `GET /v1/tasks` lists them.")
@@ -90,6 +96,10 @@ class SessionRequest(BaseModel):
         default=None,
         description="Who plays: a name, or an object with `model`, `scaffold`, `sampling`, "
         "`other_tools`.",
+    )
+    baseline: BaselineRequest | None = Field(
+        default=None,
+        description="For `harness baseline run`: the session is no agent's, it plays a baseline.",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,13 +11,13 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import KEY, TOY_TASKS, Player, new_player, stored
+from conftest import TOY_TASKS, Player, finished_test, new_player, stored
 from fastapi.testclient import TestClient
 from test_pages import page, people, words
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.events import TestRegraded, chain_break
+from harness.events import chain_break
 from harness.exports import EXPORTS
 from harness.recordings import parse_recordings
 
@@ -176,59 +177,99 @@ def test_a_changed_rule_is_applied_to_stored_results(
     tmp_path: Path,
 ) -> None:
     plain, player, gone = (new_player(client) for _ in range(3))
-    player.call("edit", **FASTER)
+    for each, value in ((player, "0.06"), (gone, "0.07")):
+        assert each.call("edit", **FASTER | {"content": f"FIRST_RATE = {value}"})["ok"]
     for each in (plain, player, gone):
         assert each.call("test", wait_s=50)["data"]["scored"]
     player.call("submit", n=1)
     shutil.rmtree(tmp_path / "state/sessions" / gone.id / "runs")
-    before = player.get()["results"][0]["metrics"]
-    assert set(before) == {"error", "near"}
+    shown = player.get()["results"][0]["metrics"]
+    assert set(shown) == {"error", "near"}
+    found = finished_test(tmp_path, player.id).private
+    assert found is not None
+    final = found["values"]["fit"]["final"]["error"]
+    worst = found["values"]["fit"]["metrics"]["worst"]
     code, said = harness("regrade", "two-files")
     assert code == 0
     assert "0 tests would change, 2 stay as they are, 1 are left alone" in said
 
+    # Another metric is hidden, another shown, another version said.
     def hide(document: dict[str, Any]) -> None:
-        document["version"] += 1
+        document["version"] = 2
         for metric in document["metrics"]:
-            if metric["name"] == "near":
-                metric["hidden"] = True
-            if metric["name"] == "worst":
-                del metric["hidden"]
+            if metric["name"] in ("near", "worst"):
+                metric["hidden"] = metric["name"] == "near"
 
     change(tasks, hide)
+    seen = len(whole(player))
     code, said = harness("regrade", "two-files")
     assert code == 0
     assert "2 tests would change, 0 stay as they are, 1 are left alone" in said
     assert f"{gone.id} test #1 is left alone: its run directory is gone" in said
-    assert "near hidden" in said
-    assert "version of the task" in said
-    assert len([e for e in whole(player) if e["type"] == "test_regraded"]) == 0
-    code, said = harness("regrade", "two-files", "--apply")
-    assert (code, "2 tests were changed" in said) == (0, True)
+    assert re.search(rf"{player.id} │ #1 +│ version of the task │ 1 +│ 2 ", said)
+    assert re.search(rf"{player.id} │ #1 +│ near hidden +│ – +│ {shown['near']:.8g} ", said)
+    assert re.search(rf"{player.id} │ #1 +│ worst shown +│ – +│ {worst:.8g} ", said)
+    assert len(whole(player)) == seen
+    assert "2 tests were changed" in harness("regrade", "two-files", "--apply")[1]
     assert "0 tests were changed, 2 stay" in harness("regrade", "two-files", "--apply")[1]
 
-    # The server that runs is told by the journal; its agents see what the rule shows them.
-    after = player.get()["results"][0]["metrics"]
-    assert set(after) == {"error", "worst"}
-    assert after["error"] == before["error"]
-    [regraded] = [e for e in whole(player) if e["type"] == "test_regraded"]
-    _, events = stored(tmp_path, player.id)
-    event = events[-1]
-    assert isinstance(event, TestRegraded)
-    assert event.private is not None
-    hidden = event.private["values"]
-    assert hidden["near"]["metrics"] == {"near": before["near"]}
-    final = hidden["fit"]["final"]["error"]
-    assert len(hidden["fit"]["final_windows"].get("error", [])) >= 0
-    for told in (json.dumps(regraded), json.dumps(player.get()), player.get("/transcript")):
-        assert str(final) not in told
-    assert "near" not in json.dumps(regraded["metrics"].get("near"))
-    for form in EXPORTS:
-        assert str(final) not in harness("export", player.id, "--format", form, "--out", "-")[1]
-    assert "was graded by the rule of the task's version 2" in words(
-        page(people(client), f"/sessions/{player.id}/steps/2")
-    ) + words(page(people(client), f"/sessions/{player.id}"))
+    # A server that runs takes it up; an agent sees what the rule shows, and nothing else.
+    now = player.get()["results"][0]["metrics"]
+    assert now == {"error": shown["error"], "worst": worst}
+    [event] = whole(player)[seen:]
+    assert (event["type"], event["task_version"]) == ("test_regraded", 2)
+    assert event["metrics"] == {"fit": now, "near": {}}
+    told = [player.get("/transcript"), json.dumps(player.get())]
+    told += [harness("export", player.id, "--format", f, "--out", "-")[1] for f in EXPORTS]
+    assert not [text for text in told if f"{final}"[:10] in text]
+    sealed = stored(tmp_path, player.id)[1][-1].private
+    assert sealed is not None
+    assert sealed["values"]["fit"]["final"] == {"error": final}
+    assert sealed["values"]["near"]["metrics"] == {"near": shown["near"]}
 
-    # A server that starts with the new rule: pages, boards and prompts go by it.
-    restarted = start_server(tasks_dir=tasks, state_dir=tmp_path / "state") if False else None
-    assert restarted is None
+    # With the new rule pages, boards and prompts go by it, and so does an open session.
+    client.__exit__(None, None, None)
+    again = start_server(tasks_dir=tasks)
+    board = again.get("/v1/leaderboards/two-files").json()
+    [group, older] = board["groups"]
+    assert (group["task_version"], older["task_version"]) == (2, 1)
+    assert {row["session"] for row in group["rows"]} == {None, player.id}
+    [row] = [row for row in group["rows"] if row["session"] == player.id]
+    assert row["mean"] == final
+    assert {(v["name"], v["hidden"]) for v in row["metrics"]} == {
+        ("error", False), ("worst", False), ("near", True),
+    }  # fmt: skip
+    said = words(page(people(again), f"/sessions/{player.id}"))
+    assert "Test #1 was graded by the rule of the task's version 2" in said
+    tests = words(page(people(again), f"/sessions/{player.id}/tests"))
+    assert "task_version 2" in tests
+    assert "ada" not in tests
+    prompt = new_player(again).created["prompt"]
+    assert re.search(r"The unedited files, measured here: .*worst=", prompt)
+    assert "near=" not in prompt
+    status = Player(again, plain.id, plain.token, {}).text("status")
+    assert "worst=" in status
+    assert "near=" not in status
+
+
+def test_what_the_rule_asks_for_and_no_file_has_is_left_alone(
+    client: TestClient, tasks: Path, harness: Callable[..., tuple[int, str]]
+) -> None:
+    player = new_player(client)
+    player.call("test", wait_s=50)
+
+    def ask(document: dict[str, Any]) -> None:
+        further = {"name": "spread", "kind": "scored", "stage": "fit", "direction": "lower"}
+        document["metrics"].append(further)
+
+    change(tasks, ask)
+    code, said = harness("regrade", "two-files", "--apply")
+    assert code == 0
+    assert f"{player.id} test #1 is left alone: fit-toy: metrics.json: metrics: spread is" in said
+    (tasks / "two_files" / "loop.py").write_text("# another loop\n")
+    said = harness("regrade", "two-files", "--apply")[1]
+    assert "is left alone: it was trained from another locked text" in said
+    assert not [e for e in whole(player) if e["type"] == "test_regraded"]
+    code, said = harness("regrade", "nothing")
+    assert (code, said.count("\n")) == (2, 1)
+    assert said.startswith("ERROR: no task 'nothing' in ")
