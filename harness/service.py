@@ -564,7 +564,14 @@ class Service:
         paths = self.run_paths(live, request)
         try:
             around = self._around(paths, self.executor, self._unedited(live))
-            plan = make_plan(task, profile, request.number, request.attempt, around)
+            plan = make_plan(
+                task,
+                profile,
+                request.number,
+                request.attempt,
+                around,
+                seed=request.queued.seed,
+            )
         except PlanError as error:
             raise TestRefused(f"Test not started, and not counted: {error}.") from error
         if paths.plan.exists():
@@ -1002,7 +1009,8 @@ class Service:
         log.info("session %s: test #%d finished", live.session.id, active.number)
         if status.state == "finished":
             self._keep_unedited(live, active, paths)
-        data = read_plan(paths).data
+        plan = read_plan(paths)
+        data = plan.data
         return collect(
             live.task,
             live.profile,
@@ -1013,7 +1021,7 @@ class Service:
             provenance={
                 "task_version": live.task.version,
                 "profile": live.profile,
-                "seed": active.seed,
+                "seed": plan.seed,
                 "files_digest": active.files_digest,
                 "locked_digest": live.session.state.header.locked_digest,
                 "data": data.model_dump() if data is not None else None,

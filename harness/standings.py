@@ -49,14 +49,26 @@ class Standings:
         """
         task, kept = self._tasks[task_name], self._kept[task_name]
         with kept.lock:
-            newest = self._store.last_events(task_name)
-            changed = [name for name, seq in newest.items() if self._is_behind(kept, name, seq)]
-            for name in changed:
-                kept.outcomes[name] = self._read(task, kept, name)
-            if changed or kept.board is None:
-                found = [kept.outcomes[name][1] for name in newest]
-                kept.board = leaderboard(task, [o for o in found if o is not None])
+            if self._catch_up(task, kept) or kept.board is None:
+                kept.board = leaderboard(task, _known(kept))
             return kept.board
+
+    def outcomes(self, task_name: str) -> list[Outcome]:
+        """The task's sessions as the journal has them now. KeyError for a task there is not."""
+        task, kept = self._tasks[task_name], self._kept[task_name]
+        with kept.lock:
+            self._catch_up(task, kept)
+            return _known(kept)
+
+    def _catch_up(self, task: Task, kept: _Kept) -> bool:
+        """Read the sessions that have grown; whether there were any. With the lock held."""
+        newest = self._store.last_events(task.name)
+        changed = [name for name, seq in newest.items() if self._is_behind(kept, name, seq)]
+        for name in changed:
+            kept.outcomes[name] = self._read(task, kept, name)
+        # In the database's order, and of sessions that it still has.
+        kept.outcomes = {name: kept.outcomes[name] for name in newest}
+        return bool(changed)
 
     def _is_behind(self, kept: _Kept, name: str, seq: int) -> bool:
         known = kept.outcomes.get(name)
@@ -73,6 +85,10 @@ class Standings:
             # One broken journal must not keep people from the others.
             log.error("session %s is left out of the leaderboard: %s", name, error)
             return seq, None
+
+
+def _known(kept: _Kept) -> list[Outcome]:
+    return [outcome for _, outcome in kept.outcomes.values() if outcome is not None]
 
 
 def _references(task: Task, kept: _Kept, header: Header) -> References:

@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.events import TestFinished
+from harness.jobs.plan import read_plan
 from harness.store import Store
+from harness.workspace import RunPaths
 
 
 @pytest.fixture
@@ -43,6 +45,8 @@ def test_baselines_are_tested_with_each_seed_and_ranked(place: Path) -> None:
         tests = [event for event in events if isinstance(event, TestFinished)]
         found[header.of] = (header.purpose, header.seeds, [t.provenance["seed"] for t in tests])
         assert row.closed
+        runs = [place / "state/sessions" / row.id / f"runs/test-{n}.1" for n in (1, 2)]
+        assert [read_plan(RunPaths(run)).env["HARNESS_SEED"] for run in runs] == ["7", "8"]
     expected = ("baseline", (7, 8), [7, 8])
     assert found == {"": expected, "falling_rate": expected}
     code, output = harness("leaderboard", "two-files", "--json")

@@ -1,0 +1,90 @@
+"""The unedited files against themselves, on real tests: how often is luck called better?
+
+    harness baseline run TASK unedited --profile smoke --seeds 1001,1002,…
+    harness baseline run TASK NAME --profile smoke --seeds 2001,2002,2003
+    python benchmarks/null_runs.py TASK PROFILE [NAME…]
+
+Reads the tests from HARNESS_STATE_DIR. Draws, again and again, an entry and unedited files of
+disjoint seeds from the unedited files' tests, as the leaderboard would compare them; then each
+named baseline beside all of the unedited files' tests.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections import Counter
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from harness.entries import Entry, entries_of
+from harness.likeness import UNEDITED
+from harness.scoring import Result, difference, sample
+from harness.settings import read_settings
+from harness.standings import Standings
+from harness.store import Store
+from harness.task import Task, load_task
+
+DRAWS = 4000
+SIZES = ((2, 2), (2, 3), (3, 3), (3, 5), (5, 5))
+
+
+def results(entry: Entry) -> list[Result]:
+    return [
+        Result(test.seed, test.value, test.windows)
+        for test in entry.results
+        if test.value is not None
+    ]
+
+
+def main(name: str, profile: str, baselines: list[str]) -> None:
+    settings = read_settings()
+    task = load_task(settings.tasks_dir / name)
+    entries = _entries(task, profile, settings.resolved_database_url)
+    direction = task.primary(profile).direction
+    plain = results(entries[UNEDITED])
+    whole = sample(plain)
+    print(f"{len(plain)} tests of the unedited files: {whole.mean:.4f}, from "
+          f"{min(whole.values):.4f} to {max(whole.values):.4f}, "
+          f"standard deviation over seeds {(whole.variance or 0) ** 0.5:.4f}")  # fmt: skip
+    chance = random.Random(0)
+    print("| seeds of entry and unedited | better | within noise | worse |\n|---|---|---|---|")
+    for own, other in SIZES:
+        found: Counter[str] = Counter()
+        for _ in range(DRAWS):
+            drawn = chance.sample(plain, own + other)
+            found[difference(sample(drawn[:own]), sample(drawn[own:]), direction).verdict] += 1
+        shares = (f"{found[v] / DRAWS:.1%}" for v in ("better", "within noise", "worse"))
+        print(f"| {own} and {other} | {' | '.join(shares)} |")
+    singles = Counter(
+        difference(sample([one]), sample([r for r in plain if r is not one]), direction).verdict
+        for one in plain
+    )
+    print(f"each test alone beside all others: {dict(singles)}")
+    for baseline in baselines:
+        own_sample = sample(results(entries[baseline]))
+        compared = difference(own_sample, whole, direction)
+        three = Counter(
+            difference(own_sample, sample(chance.sample(plain, 3)), direction).verdict
+            for _ in range(DRAWS)
+        )
+        assert compared.both is not None
+        both, share = compared.both, three["better"] / DRAWS
+        print(f"{baseline}, {own_sample.size} seeds: {compared.value:+.4f} "
+              f"[{both.low:+.4f}, {both.high:+.4f}], {compared.verdict}; "
+              f"beside 3 drawn of the unedited files': {share:.1%} better")  # fmt: skip
+
+
+def _entries(task: Task, profile: str, url: str) -> dict[str, Entry]:
+    """The baselines' of the group that has most tests, by name."""
+    store = Store(url, upgrade=False)
+    outcomes = Standings(store, {task.name: task}).outcomes(task.name)
+    groups = entries_of(task, [o for o in outcomes if o.profile == profile])
+    store.close()
+    largest = max(groups.values(), key=lambda rows: sum(len(row.results) for row in rows))
+    return {row.code: row for row in largest if row.code is not None}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3:])
