@@ -38,12 +38,13 @@ from harness.leaderboard_forms import of_profile
 from harness.mcp_server import McpDoor
 from harness.refusals import refusals
 from harness.refused import Refused, too_many
-from harness.replicas import BadReplica, Replica, of_baseline
+from harness.replicas import BadReplica, Replica, of_baseline, of_submission
 from harness.requests import Observed
 from harness.service import LiveSession, Service, UnknownProfile, UnknownTask, storable
 from harness.session import result_data
 from harness.store import StaleSession, TooManyOpen
 from harness.stream import event_stream
+from harness.submissions import NoSubmission, submission_of
 from harness.task import Task
 from harness.tool_formats import Format, Formatted, formatted
 from harness.verdicts import BadVerdict, reviewed
@@ -68,12 +69,31 @@ from harness.wire import (
 log = logging.getLogger("harness.api")
 
 
-def _replica(body: SessionRequest, service: Service) -> Replica | None:
+async def _replica(body: SessionRequest, service: Service) -> Replica | None:
     """What the house plays, if the request asks for that. Raises BadReplica."""
     task = service.tasks.get(body.task)
-    if body.baseline is None or task is None:
+    if task is None or (body.baseline is None and body.confirmation is None):
         return None
-    return of_baseline(task, body.baseline.name, body.baseline.seeds)
+    if body.baseline is not None and body.confirmation is not None:
+        raise BadReplica("a session plays a baseline or a confirmation, not both")
+    if body.baseline is not None:
+        return of_baseline(task, body.baseline.name, body.baseline.seeds)
+    assert body.confirmation is not None
+    wanted = body.confirmation.session
+    live = await service.get(wanted)
+    if live is None:
+        raise BadReplica(f"there is no session {wanted[:40]}")
+    await service.refresh(live)
+    header = live.session.state.header
+    if (header.task, header.profile) != (body.task, body.profile):
+        raise BadReplica(
+            f"session {header.session} is of {header.task}, profile {header.profile}: name these"
+        )
+    try:
+        found = submission_of(header, live.events)
+    except NoSubmission as error:
+        raise BadReplica(str(error)) from error
+    return of_submission(task, found, body.confirmation.seeds)
 
 
 class ClientError(Exception):
@@ -203,7 +223,7 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
                 body.agent,
                 opened_by=key,
                 most=most,
-                replica=_replica(body, service),
+                replica=await _replica(body, service),
             )
         except BadReplica as error:
             raise ClientError(422, "bad_request", str(error)) from error

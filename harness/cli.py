@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from harness import (
     baseline_command,
+    confirm_command,
     judging,
     leaderboard_forms,
     replay_modes,
@@ -538,6 +539,7 @@ def leaderboard(
 
 app.command()(judging.review)
 app.command()(judging.regrade)
+app.command()(confirm_command.confirm)
 
 
 def _state() -> StatePaths:

@@ -86,6 +86,12 @@ class BaselineRequest(BaseModel):
     seeds: list[int] = Field(description="The seed of each test; as many tests as seeds.")
 
 
+class ConfirmationRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    session: str = Field(description="The id of the agent's session whose submission is trained.")
+    seeds: int = Field(default=2, description="How many fresh seeds the server shall draw.")
+
+
 class SessionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     task: str = Field(description="A task's name, as `GET /v1/tasks` lists them.")
@@ -100,6 +106,11 @@ class SessionRequest(BaseModel):
     baseline: BaselineRequest | None = Field(
         default=None,
         description="For `harness baseline run`: the session is no agent's, it plays a baseline.",
+    )
+    confirmation: ConfirmationRequest | None = Field(
+        default=None,
+        description="For `harness confirm`: the session plays a submission again, whose task and "
+        "profile these have to be.",
     )
 
 

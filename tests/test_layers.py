@@ -15,7 +15,8 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("server",),
     ("harness.api", "harness.cli", "harness.doctor"),
-    ("harness.task_commands", "harness.baseline_command", "harness.judging"),
+    ("harness.task_commands", "harness.judging", "harness.confirm_command"),
+    ("harness.baseline_command",),
     ("harness.scaffold",),
     ("harness.soundness",),
     ("harness.trial",),
@@ -62,6 +63,7 @@ FLOORS = (
         "harness.datasets",
         "harness.vetting",
         "harness.replicas",
+        "harness.submissions",
     ),
     ("harness.results", "harness.answers", "harness.probes", "harness.run_commands"),
     ("harness.conduct",),
