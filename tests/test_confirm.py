@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TOY_TASKS, Player, new_player, stored
+from conftest import TOY_TASKS, new_player, stored
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
 from harness.cli import app
+from harness.client import Client
 from harness.events import TestFinished
 
 
@@ -35,42 +36,39 @@ def edit(filename: str, first: int, last: int, content: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_submission_is_trained_again_as_it_was_tested(
-    client: TestClient, player: Player, tmp_path: Path
-) -> None:
-    # Several regions, one grown and with an empty line at its end; then an edit after the test.
-    for args in (
-        edit("line_rate.py", 3, 3, "FIRST_RATE = 0.06\nUNUSED = 1"),
-        edit("line_rate.py", 10, 11, "def rate(step):\n    return FIRST_RATE\n\n"),
-    ):
-        assert player.call("edit", **args)["ok"], args
-    assert player.call("test", wait_s=50)["data"]["scored"]
-    assert player.call("edit", **edit("line_rate.py", 3, 4, "FIRST_RATE = 0.5"))["ok"]
-    code, said = harness("confirm", player.id)
-    assert (code, said) == (
-        2,
-        f"ERROR: session {player.id} is open: nothing is submitted yet\n",
-    )
-    player.call("submit", n=1)
-    client.__exit__(None, None, None)
-    code, said = harness("confirm", player.id)
+def test_a_submission_is_trained_again_as_it_was_tested(live_url: str, tmp_path: Path) -> None:
+    with Client(live_url) as client:
+        session = client.create_session("two-files", agent="ada")
+        # Several regions, one grown and with an empty line at its end; an edit after the test.
+        for args in (
+            edit("line_rate.py", 3, 3, "FIRST_RATE = 0.06\nUNUSED = 1"),
+            edit("line_rate.py", 10, 11, "def rate(step):\n    return FIRST_RATE\n\n"),
+        ):
+            assert session.call("edit", args).ok, args
+        assert session.test(wait_s=50).data["scored"]
+        assert session.call("edit", edit("line_rate.py", 3, 4, "FIRST_RATE = 0.5")).ok
+        still_open = f"ERROR: session {session.id} is open: nothing is submitted yet\n"
+        assert harness("confirm", session.id) == (2, still_open)
+        assert harness("confirm", session.id, "--url", live_url) == (2, still_open)
+        session.submit(1)
+    code, said = harness("confirm", session.id, "--url", live_url)
     assert code == 0, said
     code, shown = harness("leaderboard", "two-files", "--json")
     [group] = json.loads(shown)["groups"]
     [row] = group["rows"]
-    assert (row["session"], row["standing"], row["fresh_seeds"]) == (player.id, "confirmed", 2)
+    assert (row["session"], row["standing"], row["fresh_seeds"]) == (session.id, "confirmed", 2)
     runs = {run["seed"]: run for run in row["runs"]}
     assert len(runs) == 3
     assert sorted(run["purpose"] for run in runs.values()) == ["agent", *["confirmation"] * 2]
     assert len({run["provenance"]["files_digest"] for run in runs.values()}) == 1
-    [name] = {run["session"] for run in runs.values()} - {player.id}
+    [name] = {run["session"] for run in runs.values()} - {session.id}
     header, events = stored(tmp_path, name)
-    assert (header.purpose, header.of) == ("confirmation", player.id)
+    assert (header.purpose, header.of) == ("confirmation", session.id)
     seeds = [e.provenance["seed"] for e in events if isinstance(e, TestFinished)]
     assert tuple(seeds) == header.seeds
     assert all(f"{seed}" in said for seed in seeds)
-    code, said = harness("confirm", name)
-    assert (code, said) == (2, f"ERROR: session {name} is the harness's own: a confirmation\n")
+    own = f"ERROR: session {name} is the harness's own: a confirmation\n"
+    assert harness("confirm", name) == (2, own)
 
 
 @pytest.mark.parametrize(
