@@ -101,7 +101,7 @@ def regrade(
                     else:
                         found += regrade_of(store, chosen, state, here, name)
                 except (CannotAppend, ValueError) as error:
-                    found.append(Regrade(name, 0, 0, problem=visible(str(error))))
+                    found.append(Regrade(name, 0, 0, problem=str(error)))
     _show(found, chosen, applied=apply)
 
 
@@ -128,7 +128,9 @@ def _show(found: list[Regrade], task: Task, *, applied: bool) -> None:
         console.print(table)
     for one in left:
         test = f" test #{one.number}" if one.number else ""
-        console.print(Text(f"{one.session}{test} is left alone: {one.problem}"), soft_wrap=True)
+        console.print(
+            Text(f"{one.session}{test} is left alone: {visible(one.problem)}"), soft_wrap=True
+        )
     same = len(found) - len(changed) - len(left)
     done = "were changed" if applied else "would change"
     console.print(

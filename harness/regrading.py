@@ -141,7 +141,7 @@ def _event(task: Task, profile: str, paths: RunPaths, before: TestFinished) -> T
     for stage in task.profile(profile).stages:
         try:
             scores = _scores(task, profile, stage, paths)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             if states.get(stage.name) == "failed":
                 continue  # it had no numbers then, and has none now
             raise _LeftAlone(f"{stage.label}: {error}") from None

@@ -122,6 +122,10 @@ def test_a_verdict_is_for_everybody_and_its_note_for_people(
         f"/v1/sessions/{player.id}/tools/view", json={}, headers=player.headers
     ).json()
     assert refused["text"] == "ERROR: This session is closed: test #1 was submitted."
+    recorded = tmp_path / "recorded.jsonl"
+    recorded.write_text(told[1])
+    code, said = harness("replay", str(recorded), "--certify")
+    assert code == 0, said
     # The latest counts.
     assert harness("review", player.id, "--verdict", "clean")[0] == 0
     assert rows(client)[0]["rank"] == 1
