@@ -19,7 +19,6 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 Floats = npt.NDArray[np.float64]
 Direction = Literal["lower", "higher"]
@@ -202,6 +201,8 @@ def _interval(value: float, spread: _Spread | None) -> Interval | None:
 
 def quantile(degrees: float) -> float:
     """Student's t below which 97.5% lie; `degrees` of freedom, 1 or more, may be infinite."""
+    from scipy.special import stdtrit  # a tenth of any command's start, and few need it
+
     return float(stdtrit(min(degrees, 1e9), (1 + LEVEL) / 2))
 
 
