@@ -3,8 +3,8 @@
 What a credential reaches:
 
     nothing          `/healthz`, `/readyz`
-    session's token  `/v1/sessions/{id}` of that session and all below it; reading the tools, the
-                     tasks and the description of the API
+    session's token  `/v1/sessions/{id}` of that session and all below it, but its review; reading
+                     the tools, the tasks and the description of the API
     API key          everything, every session included
 
 Guaranteed: a route that is not named here, whoever adds it, needs a key (harness/gate.py); keys are

@@ -28,6 +28,7 @@ from harness.database import one_line, unavailable
 from harness.examples import (
     leaderboard_example,
     message_example,
+    review_example,
     session_examples,
     tool_examples,
 )
@@ -37,14 +38,16 @@ from harness.leaderboard_forms import of_profile
 from harness.mcp_server import McpDoor
 from harness.refusals import refusals
 from harness.refused import Refused, too_many
-from harness.replicas import BadReplica, Replica, of_baseline
+from harness.replicas import BadReplica, Replica, of_baseline, of_submission
 from harness.requests import Observed
-from harness.service import LiveSession, Service, UnknownProfile, UnknownTask
+from harness.service import LiveSession, Service, UnknownProfile, UnknownTask, storable
 from harness.session import result_data
 from harness.store import StaleSession, TooManyOpen
 from harness.stream import event_stream
+from harness.submissions import NoSubmission, submission_of
 from harness.task import Task
 from harness.tool_formats import Format, Formatted, formatted
+from harness.verdicts import BadVerdict, reviewed
 from harness.wire import (
     Acknowledged,
     BudgetView,
@@ -52,6 +55,7 @@ from harness.wire import (
     Health,
     MessageRequest,
     RegionView,
+    ReviewRequest,
     SessionCreated,
     SessionRequest,
     SessionView,
@@ -65,12 +69,31 @@ from harness.wire import (
 log = logging.getLogger("harness.api")
 
 
-def _replica(body: SessionRequest, service: Service) -> Replica | None:
+async def _replica(body: SessionRequest, service: Service) -> Replica | None:
     """What the house plays, if the request asks for that. Raises BadReplica."""
     task = service.tasks.get(body.task)
-    if body.baseline is None or task is None:
+    if task is None or (body.baseline is None and body.confirmation is None):
         return None
-    return of_baseline(task, body.baseline.name, body.baseline.seeds)
+    if body.baseline is not None and body.confirmation is not None:
+        raise BadReplica("a session plays a baseline or a confirmation, not both")
+    if body.baseline is not None:
+        return of_baseline(task, body.baseline.name, body.baseline.seeds)
+    assert body.confirmation is not None
+    wanted = body.confirmation.session
+    live = await service.get(wanted)
+    if live is None:
+        raise BadReplica(f"there is no session {wanted[:40]}")
+    await service.refresh(live)
+    header = live.session.state.header
+    if (header.task, header.profile) != (body.task, body.profile):
+        raise BadReplica(
+            f"session {header.session} is of {header.task}, profile {header.profile}: name these"
+        )
+    try:
+        found = submission_of(header, live.events)
+    except NoSubmission as error:
+        raise BadReplica(str(error)) from error
+    return of_submission(task, found, body.confirmation.seeds)
 
 
 class ClientError(Exception):
@@ -200,7 +223,7 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
                 body.agent,
                 opened_by=key,
                 most=most,
-                replica=_replica(body, service),
+                replica=await _replica(body, service),
             )
         except BadReplica as error:
             raise ClientError(422, "bad_request", str(error)) from error
@@ -373,6 +396,34 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
 
 
 def _add_streaming_routes(app: FastAPI) -> None:
+    @app.post(
+        "/v1/sessions/{session_id}/review",
+        status_code=201,
+        summary="Add a person's verdict",
+        tags=["sessions"],
+        responses=refusals(400, 401, 404, 413, 422),
+        openapi_extra=_examples(review_example()),
+    )
+    async def review_session(
+        body: ReviewRequest, request: Request, live: LiveDep, service: ServiceDep
+    ) -> Acknowledged:
+        """Needs a key. The session may be closed; nothing of it changes but its rank."""
+        if not caller_of(request.scope).is_owner:
+            raise ClientError(
+                403,
+                "key_needed",
+                "A verdict is a person's: a session's token cannot give one.",
+                "Send 'Authorization: Bearer <key>' with an API key.",
+            )
+        try:
+            event = reviewed(body.verdict, body.category, storable(body.note))
+        except BadVerdict as error:
+            raise ClientError(
+                422, "bad_verdict", f"{error}.", "See docs/leaderboard.md for the categories."
+            ) from error
+        await service.review(live, event)
+        return Acknowledged(ok=True)
+
     @app.get(
         "/v1/sessions/{session_id}/events",
         summary="The journal as it is written, as server-sent events",

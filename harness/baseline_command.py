@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.access import fresh_key
-from harness.client import Client, HarnessError, Patience
+from harness.client import Client, HarnessError, Patience, Session
 from harness.datasets import DataError, prepare
 from harness.demo import DemoError, running_server
 from harness.hardware import gpus
@@ -37,7 +37,7 @@ PLAIN = "unedited"
 """what the unedited files are called on the command line"""
 
 
-def _fail(message: str, code: int = BAD_INPUT) -> typer.Exit:
+def fail(message: str, code: int = BAD_INPUT) -> typer.Exit:
     Console(stderr=True).print(Text(f"ERROR: {message}"), soft_wrap=True)
     return typer.Exit(code)
 
@@ -82,45 +82,45 @@ def run(
     ] = None,
 ) -> None:
     """Train and score baselines with several seeds each; the leaderboard then ranks by them."""
-    settings = _settings()
-    chosen = _task(settings, task)
+    settings = settings_here()
+    chosen = known_task(settings, task)
     profile_name = profile or settings.profile or _carried(chosen)
     if profile_name not in chosen.profiles:
-        raise _fail(f"no profile {profile_name!r}; profiles: {', '.join(chosen.profiles)}")
+        raise fail(f"no profile {profile_name!r}; profiles: {', '.join(chosen.profiles)}")
     if everything == bool(names):
-        raise _fail(f"name baselines, or --all; there are: {', '.join((PLAIN, *chosen.baselines))}")
+        raise fail(f"name baselines, or --all; there are: {', '.join((PLAIN, *chosen.baselines))}")
     wanted = [PLAIN, *chosen.baselines] if everything else list(dict.fromkeys(names or ()))
     for name in wanted:
         if name != PLAIN and name not in chosen.baselines:
             known = ", ".join((PLAIN, *chosen.baselines))
-            raise _fail(f"no baseline {name!r}; there are: {known}")
+            raise fail(f"no baseline {name!r}; there are: {known}")
     own_seed = chosen.profile(profile_name).seed
     numbers = _seeds(seeds) if seeds is not None else (own_seed, own_seed + 1, own_seed + 2)
     console = Console()
     try:
-        with _server(settings, chosen, profile_name, url, console) as client:
+        with serving(settings, chosen, profile_name, url, console) as client:
             played = play(client, chosen, profile_name, wanted, numbers, console)
     except (DemoError, DataError, HarnessError) as error:
-        raise _fail(str(error), 1) from error
-    _show(chosen, profile_name, played, console)
+        raise fail(str(error), 1) from error
+    show(chosen, profile_name, played, console)
     console.print(f"On the split that ranks: harness leaderboard {task} --profile {profile_name}")
     raise typer.Exit(0 if all(one.ok for one in played) else 1)
 
 
-def _settings() -> Settings:
+def settings_here() -> Settings:
     try:
         return read_settings()
     except SettingsError as error:
-        raise _fail(str(error)) from error
+        raise fail(str(error)) from error
 
 
-def _task(settings: Settings, name: str) -> Task:
+def known_task(settings: Settings, name: str) -> Task:
     try:
         tasks = find_tasks(settings.tasks_dir)
     except TaskError as error:
-        raise _fail(str(error)) from error
+        raise fail(str(error)) from error
     if name not in tasks:
-        raise _fail(f"no task {name!r}; tasks: {', '.join(tasks) or 'none'}")
+        raise fail(f"no task {name!r}; tasks: {', '.join(tasks) or 'none'}")
     return tasks[name]
 
 
@@ -135,20 +135,20 @@ def _seeds(text: str) -> tuple[int, ...]:
     try:
         found = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise _fail(f"--seeds {text!r}: give whole numbers as 42,43,44") from None
+        raise fail(f"--seeds {text!r}: give whole numbers as 42,43,44") from None
     if len(set(found)) < len(found):
-        raise _fail(f"--seeds {text!r}: each seed once")
+        raise fail(f"--seeds {text!r}: each seed once")
     return found
 
 
 @contextmanager
-def _server(
+def serving(
     settings: Settings, task: Task, profile: str, url: str | None, console: Console
 ) -> Iterator[Client]:
     """The server that was named, or one of our own on the state folder."""
     if url is not None:
         if not os.environ.get("HARNESS_API_KEY"):
-            raise _fail("--url needs the server's key in HARNESS_API_KEY")
+            raise fail("--url needs the server's key in HARNESS_API_KEY")
         with Client(url, patience=Patience(total_s=600)) as client:
             yield client
         return
@@ -174,17 +174,7 @@ def play(
 
     Raises HarnessError if the server can't be reached.
     """
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[said]}"),
-    )
-    with (
-        Progress(*columns, console=console, disable=not console.is_terminal) as bar,
-        ThreadPoolExecutor(len(names)) as pool,
-    ):
+    with progress_of(console) as bar, ThreadPoolExecutor(len(names)) as pool:
 
         def one(name: str) -> Played:
             row = bar.add_task(name, total=len(seeds), said="")
@@ -196,6 +186,18 @@ def play(
             return played
 
         return list(pool.map(one, names))
+
+
+def progress_of(console: Console) -> Progress:
+    """Bars that count tests; a row needs the field `said`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[said]}"),
+    )
+    return Progress(*columns, console=console, disable=not console.is_terminal)
 
 
 def _tests(
@@ -214,7 +216,14 @@ def _tests(
         if not answer.ok:
             played.problem = f"its edit was refused: {answer.text.splitlines()[0]}"
             return
-    number = 0
+    yield from tests_of(session, played, tell)
+
+
+def tests_of(session: Session, played: Played, tell: Callable[[str], None]) -> Iterator[TestView]:
+    """Each test of a session whose files are as they shall be; submits the last one with a score.
+
+    Stops with `played.problem` set where one can't go on.
+    """
     for number in range(1, len(played.seeds) + 1):
         begun = session.test(wait_s=0)
         if not begun.ok:
@@ -238,7 +247,7 @@ def _tell(tell: Callable[[str], None], test: TestView) -> None:
     tell(f"{test.stage or test.state} {test.role or ''}{step}")
 
 
-def _show(task: Task, profile: str, played: Sequence[Played], console: Console) -> None:
+def show(task: Task, profile: str, played: Sequence[Played], console: Console) -> None:
     table = Table(title=f"{task.name}, profile {profile}: what agents are shown, by seed")
     metrics = visible_metrics(task, profile)
     table.add_column("baseline")

@@ -18,6 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from harness import (
     baseline_command,
+    confirm_command,
+    judging,
     leaderboard_forms,
     replay_modes,
     replay_view,
@@ -533,6 +535,11 @@ def leaderboard(
         typer.echo(leaderboard_forms.markdown(board, chosen), nl=False)
     else:
         leaderboard_forms.show(board, chosen, Console())
+
+
+app.command()(judging.review)
+app.command()(judging.regrade)
+app.command()(confirm_command.confirm)
 
 
 def _state() -> StatePaths:

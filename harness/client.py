@@ -44,6 +44,7 @@ from harness.retries import (
 )
 from harness.wire import (
     BaselineRequest,
+    ConfirmationRequest,
     SessionCreated,
     SessionView,
     TaskSummary,
@@ -139,14 +140,18 @@ class Client:
         profile: str | None = None,
         agent: str | dict[str, Any] | None = None,
         baseline: BaselineRequest | None = None,
+        confirmation: ConfirmationRequest | None = None,
     ) -> Session:
         """Start a session; it is not sent twice, since a second one would count as started too.
 
-        With `baseline` it is the house's own, as `harness baseline run` plays one.
+        With `baseline` or `confirmation` it is the house's own, as `harness baseline run` and
+        `harness confirm` play one.
         """
         body = {"task": task, "profile": profile, "agent": agent}
         if baseline is not None:
             body["baseline"] = baseline.model_dump()
+        if confirmation is not None:
+            body["confirmation"] = confirmation.model_dump()
         # A fresh connection: one that the other side has dropped would look like a lost answer.
         headers = {**self._key_header(), "Connection": "close"}
         response = self.request(
@@ -154,6 +159,10 @@ class Client:
         )
         created = read(SessionCreated, response)
         return Session(self, created.id, created.token, created)
+
+    def transcript(self, id: str) -> str:
+        """Any session's journal, by the key."""
+        return self._get(f"/v1/sessions/{id}/transcript").text
 
     def session(self, id: str, token: str) -> Session:
         """A session that was created before."""

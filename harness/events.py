@@ -242,13 +242,21 @@ class TestRegraded(Event):
     """visible scored metrics by stage"""
 
 
+Verdict = Literal["clean", "suspect", "disqualified"]
+
+
 class Reviewed(Event):
-    """A person's verdict on the session; the latest counts."""
+    """A person's verdict on the session; the latest counts. `private` holds the note."""
 
     type: Literal["reviewed"] = "reviewed"
-    verdict: Literal["clean", "suspect", "disqualified"]
+    verdict: Verdict
     category: str = ""
-    note: str = ""
+    """the class of the fault, which everybody may read who may read the session"""
+
+    @property
+    def note(self) -> str:
+        """What else was found; empty where the reader may not see it."""
+        return str(((self.private or {}).get("values") or {}).get("note", ""))
 
 
 class Submitted(Event):

@@ -74,6 +74,20 @@ def message_example() -> dict[str, Any]:
     }
 
 
+def review_example() -> dict[str, Any]:
+    """A body of `POST …/review`."""
+    return {
+        "suspect": {
+            "summary": "What somebody should look at again",
+            "value": {
+                "verdict": "suspect",
+                "category": "memorised data",
+                "note": "Step 12 puts a table of 38 numbers into the region.",
+            },
+        }
+    }
+
+
 def leaderboard_example() -> dict[str, Any]:
     """A board with one submission on it, every field filled."""
     interval = {"low": -0.032, "high": -0.008, "standard_error": 0.005, "degrees": 4.0}
@@ -124,7 +138,7 @@ def leaderboard_example() -> dict[str, Any]:
         },
         "review": {
             "verdict": "clean",
-            "category": "read",
+            "category": "",
             "note": "",
             "at": "2026-01-02T03:04:05Z",
         },

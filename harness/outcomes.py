@@ -24,9 +24,9 @@ from harness.events import (
     Reviewed,
     TestFinished,
     TestQueued,
-    TestRegraded,
     digest_of,
 )
+from harness.grades import values_of
 from harness.likeness import UNEDITED, Form, Likeness, form_of, likeness
 from harness.regions import EditableFile
 from harness.scoring import Floats, decline
@@ -145,22 +145,14 @@ def outcome_of(
     """
     state = SessionState.start(header)
     snapshots: dict[tuple[int, int], Files] = {}
-    regraded: dict[tuple[int, int], TestRegraded] = {}
-    review: Reviewed | None = None
     for event in events:
-        match event:
-            case TestQueued():
-                snapshots[event.number, event.attempt] = dict(state.files)
-            case TestRegraded():
-                regraded[event.number, event.attempt] = event
-            case Reviewed():
-                review = event
+        if isinstance(event, TestQueued):
+            snapshots[event.number, event.attempt] = dict(state.files)
         state.apply(event)
     tests: dict[int, TestOutcome] = {}
     for attempt in state.attempts:
         if attempt.result is not None:
-            key = (attempt.number, attempt.attempt)
-            tests[attempt.number] = _test(task, header, attempt, regraded.get(key), references)
+            tests[attempt.number] = _test(task, header, attempt, references)
     submitted = tests.get(state.submitted.number) if state.submitted else None
     found: Likeness | None = None
     if submitted is not None and header.purpose == "agent":
@@ -180,7 +172,7 @@ def outcome_of(
         used=state.budget.used,
         allowed=header.tests,
         likeness=found,
-        review=review,
+        review=state.review,
     )
 
 
@@ -188,18 +180,13 @@ def _test(
     task: Task,
     header: Header,
     attempt: Attempt,
-    regraded: TestRegraded | None,
     references: References,
 ) -> TestOutcome:
     result = attempt.result
     assert result is not None
-    version = regraded.task_version if regraded else _version(result, header)
-    scored = regraded.scored if regraded else result.scored
-    private = (regraded.private if regraded else result.private) or {}
-    hidden: Mapping[str, Mapping[str, Any]] = private.get("values") or {}
-    visible = (
-        regraded.metrics if regraded else {stage.name: stage.metrics for stage in result.stages}
-    )
+    version, scored = _version(result, header), result.scored
+    hidden = values_of(result)
+    visible = {stage.name: stage.metrics for stage in result.stages}
     value, windows, slope = None, None, None
     metrics: dict[str, tuple[str, float]] = {}
     if header.profile in task.profiles:

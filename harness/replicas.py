@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.likeness import UNEDITED
+from harness.regions import EditableFile, locked_digest
+from harness.submissions import Submission
 from harness.task import Task
 
 MOST_SEEDS = 100
@@ -45,6 +47,25 @@ def of_baseline(task: Task, name: str, seeds: Collection[int]) -> Replica:
     if any(not 0 <= seed < 2**32 for seed in seeds):
         raise BadReplica("a seed is from 0 to 4294967295")
     return Replica("baseline", name, tuple(seeds))
+
+
+def of_submission(task: Task, found: Submission, count: int) -> Replica:
+    """With `count` fresh seeds. Raises BadReplica if its results could not stand beside those."""
+    header = found.header
+    if found.version != task.version:
+        raise BadReplica(
+            f"session {header.session} was scored by version {found.version} of {task.name}, which "
+            f"is version {task.version} now; if only the scoring has changed, first: "
+            f"harness regrade {task.name} --apply"
+        )
+    files = [
+        EditableFile.from_text(file.name, task.read_file(file.name), file.region_tuples())
+        for file in task.files
+    ]
+    same = {file.name: file.text for file in files} == {f.name: f.text for f in header.files}
+    if not same or locked_digest(files, task.sibling_contents()) != header.locked_digest:
+        raise BadReplica(f"the files of {task.name} are others than session {header.session} had")
+    return Replica("confirmation", header.session, fresh_seeds(count, found.seeds))
 
 
 def fresh_seeds(count: int, taken: Collection[int]) -> tuple[int, ...]:

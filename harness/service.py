@@ -51,6 +51,7 @@ from harness.events import (
     Header,
     MessageKept,
     RegionRecord,
+    Reviewed,
     TestCounted,
     TestReleased,
     TestResumed,
@@ -507,6 +508,12 @@ class Service:
         """Journal what the model said. Raises JournalFull."""
         event = MessageKept(role=storable(role), text=storable(text), usage=storable(usage))
         require_room(None, event.model_dump(), live.journaled, self.journal_bytes)
+        async with live.lock:
+            await self.on_newest(live, lambda: live.session.record(event))
+        live.changed()
+
+    async def review(self, live: LiveSession, event: Reviewed) -> None:
+        """Journal a person's verdict, whether the session is closed or not."""
         async with live.lock:
             await self.on_newest(live, lambda: live.session.record(event))
         live.changed()

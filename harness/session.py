@@ -37,16 +37,19 @@ from harness.errors import (
 from harness.events import (
     AnyEvent,
     Header,
+    Reviewed,
     SessionEnded,
     Submitted,
     TestCounted,
     TestFinished,
     TestQueued,
+    TestRegraded,
     TestReleased,
     TestResumed,
     ToolCalled,
     digest_of,
 )
+from harness.grades import graded
 from harness.regions import EditableFile
 
 Files = Mapping[str, EditableFile]
@@ -68,6 +71,7 @@ class Attempt:
     counted: bool = False
     resumptions: int = 0
     result: TestFinished | None = None
+    """as the latest scoring rule has it (`grades.graded`)"""
     released: TestReleased | None = None
 
     @property
@@ -94,6 +98,8 @@ class SessionState:
     attempts: list[Attempt] = field(default_factory=list)
     submitted: Submitted | None = None
     ended: SessionEnded | None = None
+    review: Reviewed | None = None
+    """the latest"""
     answers: dict[str, ToolCalled] = field(default_factory=dict)
     """answered calls by their Idempotency-Key"""
     tried: tuple[Mapping[str, Any], EditResult] | None = None
@@ -138,8 +144,17 @@ class SessionState:
                 self._attempt(event).resumptions = event.resumption
             case TestFinished():
                 self._attempt(event).result = event
+            case TestRegraded():
+                attempt = self._attempt(event)
+                if attempt.result is None:
+                    raise ValueError(
+                        f"event {event.seq} regrades test #{event.number}, which has not finished"
+                    )
+                attempt.result = graded(attempt.result, event)
             case TestReleased():
                 self._attempt(event).released = event
+            case Reviewed():
+                self.review = event
             case Submitted():
                 self.submitted = event
             case SessionEnded():
@@ -160,7 +175,9 @@ class SessionState:
         self.tried = (dict(args), result)
         return result
 
-    def _attempt(self, event: TestCounted | TestResumed | TestFinished | TestReleased) -> Attempt:
+    def _attempt(
+        self, event: TestCounted | TestResumed | TestFinished | TestRegraded | TestReleased
+    ) -> Attempt:
         for attempt in reversed(self.attempts):
             if (attempt.number, attempt.attempt) == (event.number, event.attempt):
                 return attempt

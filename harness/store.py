@@ -52,7 +52,15 @@ from harness.database import (
     reading,
     unavailable,
 )
-from harness.events import AnyEvent, Header, canonical, parse_event
+from harness.events import (
+    AnyEvent,
+    Header,
+    TestFinished,
+    TestRegraded,
+    canonical,
+    parse_event,
+)
+from harness.grades import graded
 from harness.group_commit import GroupCommit
 
 metadata = MetaData()
@@ -91,6 +99,14 @@ Index(
     events.c.session_id,
     sqlite_where=_finished,
     postgresql_where=_finished,
+)
+
+_regraded = text("type = 'test_regraded'")
+Index(
+    "ix_events_regraded",
+    events.c.session_id,
+    sqlite_where=_regraded,
+    postgresql_where=_regraded,
 )
 
 _earlier = events.alias()
@@ -310,41 +326,51 @@ class Store:
                 for row in connection.execute(query)
             ]
 
-    def last_events(self, task: str) -> dict[str, int]:
-        """The number of the last event of each session of a task, 0 for none; oldest first."""
+    def last_events(self, task: str | None = None) -> dict[str, int]:
+        """The number of the last event of each session of a task, or of all tasks; 0 for none.
+
+        Oldest first.
+        """
         last = (
             select(func.max(events.c.seq))
             .where(events.c.session_id == sessions.c.id)
             .scalar_subquery()
         )
-        query = (
-            select(sessions.c.id, func.coalesce(last, 0))
-            .where(sessions.c.task == task)
-            .order_by(sessions.c.created_at, sessions.c.id)
+        query = select(sessions.c.id, func.coalesce(last, 0)).order_by(
+            sessions.c.created_at, sessions.c.id
         )
+        if task is not None:
+            query = query.where(sessions.c.task == task)
         with reading(self.engine) as connection:
             return {row[0]: row[1] for row in connection.execute(query)}
 
     def finished_tests(
         self, task: str, profile: str, files_digests: Sequence[str], *, hidden: bool = False
-    ) -> list[AnyEvent]:
+    ) -> list[TestFinished]:
         """Finished tests, in any session, that speak of one of these files; newest first.
 
-        Without their private parts unless `hidden` is set, which is for people's pages.
+        Each as the latest scoring rule has it (`grades.graded`). Without their private parts unless
+        `hidden` is set, which is for people's pages.
         """
         query = (
-            select(events.c.body, events.c.private)
+            select(events.c.session_id, events.c.body, events.c.private)
             .join(sessions, sessions.c.id == events.c.session_id)
             .where(sessions.c.task == task, sessions.c.profile == profile)
-            .where(_finished)
-            .where(or_(*(events.c.body.contains(digest) for digest in files_digests)))
+            .order_by(events.c.session_id, events.c.seq)
         )
+        speaking = or_(*(events.c.body.contains(digest) for digest in files_digests))
+        found: dict[tuple[str, int, int], TestFinished] = {}
         with reading(self.engine) as connection:
-            found = [
-                _event(body, private if hidden else None)
-                for body, private in connection.execute(query)
-            ]
-        return sorted(found, key=lambda event: event.at or datetime.min, reverse=True)
+            for chosen in (query.where(_finished, speaking), query.where(_regraded)):
+                for session, body, private in connection.execute(chosen):
+                    event = _event(body, private if hidden else None)
+                    assert isinstance(event, TestFinished | TestRegraded)
+                    key = (session, event.number, event.attempt)
+                    if isinstance(event, TestFinished):
+                        found[key] = event
+                    elif key in found:
+                        found[key] = graded(found[key], event)
+        return sorted(found.values(), key=lambda event: event.at or datetime.min, reverse=True)
 
     def check(self) -> None:
         """Raise SQLAlchemyError if the database does not answer."""

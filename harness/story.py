@@ -19,16 +19,19 @@ from harness.events import (
     AnyEvent,
     Header,
     MessageKept,
+    Reviewed,
     SessionEnded,
     Submitted,
     TestCounted,
     TestFinished,
     TestQueued,
+    TestRegraded,
     TestReleased,
     TestResumed,
     ToolCalled,
     digest_of,
 )
+from harness.grades import graded
 from harness.recorded import Recording, Said, Step
 from harness.recordings import of_journal
 from harness.regions import EditableFile
@@ -164,6 +167,13 @@ class Story:
     submitted: int | None = None
     ended: str | None = None
     """why it ended with nothing submitted"""
+    reviews: tuple[Reviewed, ...] = ()
+    """people's verdicts, in order; with their notes where the reader may see them"""
+
+    @property
+    def review(self) -> Reviewed | None:
+        """The verdict that counts: the latest."""
+        return self.reviews[-1] if self.reviews else None
 
     @property
     def header(self) -> Header | None:
@@ -302,6 +312,8 @@ class _Teller:
         self.outcomes = iter([o for o in played.outcomes if o.step is not None])
         self.before: list[Said | Happening] = []
         self.tests: dict[tuple[int, int], StoryTest] = {}
+        self.finished: dict[tuple[int, int], TestFinished] = {}
+        self.reviews: list[Reviewed] = []
         self.submitted: int | None = None
         self.ended: str | None = None
 
@@ -317,6 +329,7 @@ class _Teller:
             after=tuple(self.before),
             submitted=self.submitted,
             ended=self.ended,
+            reviews=tuple(self.reviews),
         )
 
     def _take(self, event: AnyEvent) -> None:
@@ -350,6 +363,13 @@ class _Teller:
                 )
             case TestFinished():
                 self._finish(event)
+            case TestRegraded():
+                self._regrade(event)
+            case Reviewed():
+                self.reviews.append(event)
+                self.before.append(
+                    Happening(f"A person's verdict: {verdict_text(event)}", event.at)
+                )
             case TestReleased():
                 self._update(
                     event,
@@ -378,10 +398,24 @@ class _Teller:
             provenance=event.provenance,
             ended_at=event.at,
         )
+        self.finished[event.number, event.attempt] = event
         self._happened(event, "finished" if event.scored else "finished without a score")
 
+    def _regrade(self, event: TestRegraded) -> None:
+        key = (event.number, event.attempt)
+        if (before := self.finished.get(key)) is not None:  # else a record that is not whole
+            now = self.finished[key] = graded(before, event)
+            self._update(event, stages=stages_of(now), scored=now.scored, provenance=now.provenance)
+        self._happened(
+            event,
+            f"was graded by the rule of the task's version {event.task_version}"
+            + ("" if event.scored else ", and has no score"),
+        )
+
     def _update(
-        self, event: TestCounted | TestResumed | TestFinished | TestReleased, **values: Any
+        self,
+        event: TestCounted | TestResumed | TestFinished | TestRegraded | TestReleased,
+        **values: Any,
     ) -> None:
         key = (event.number, event.attempt)
         known = self.tests.get(key)
@@ -394,6 +428,19 @@ class _Teller:
         attempt = getattr(event, "attempt", 1)
         again = f" (attempt {attempt})" if attempt > 1 else ""
         self.before.append(Happening(f"Test #{number}{again} {what}", event.at, number))
+
+
+def verdict_text(review: Reviewed) -> str:
+    """Verdict and category, as everybody may read them."""
+    return f"{review.verdict} ({review.category})" if review.category else review.verdict
+
+
+def review_of(story: Story) -> dict[str, Any]:
+    """The latest verdict for exports, without its note; empty without one."""
+    found = story.review
+    if found is None:
+        return {}
+    return {"review": {"verdict": found.verdict, "category": found.category}}
 
 
 def stages_of(event: TestFinished) -> tuple[StoryStage, ...]:

@@ -86,6 +86,12 @@ class BaselineRequest(BaseModel):
     seeds: list[int] = Field(description="The seed of each test; as many tests as seeds.")
 
 
+class ConfirmationRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    session: str = Field(description="The id of the agent's session whose submission is trained.")
+    seeds: int = Field(default=2, description="How many fresh seeds the server shall draw.")
+
+
 class SessionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     task: str = Field(description="A task's name, as `GET /v1/tasks` lists them.")
@@ -100,6 +106,11 @@ class SessionRequest(BaseModel):
     baseline: BaselineRequest | None = Field(
         default=None,
         description="For `harness baseline run`: the session is no agent's, it plays a baseline.",
+    )
+    confirmation: ConfirmationRequest | None = Field(
+        default=None,
+        description="For `harness confirm`: the session plays a submission again, whose task and "
+        "profile these have to be.",
     )
 
 
@@ -191,6 +202,23 @@ class MessageRequest(BaseModel):
     role: str = Field(description="Who said it: `assistant`, `user`, `system`.", max_length=40)
     text: str = Field(description="What was thought or said.")
     usage: dict[str, Any] | None = Field(default=None, description="Tokens, as the model counts.")
+
+
+class ReviewRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    verdict: Literal["clean", "suspect", "disqualified"] = Field(
+        description="What was found; the latest verdict counts."
+    )
+    category: str = Field(
+        default="",
+        description="The class of the fault, one of those in docs/leaderboard.md; `disqualified` "
+        "needs one, `clean` has none. The session's agent can read it.",
+    )
+    note: str = Field(
+        default="",
+        description="What else is to be known; people with a key alone can read it.",
+        max_length=10_000,
+    )
 
 
 class TaskSummary(BaseModel):

@@ -219,7 +219,11 @@ class Journal:
         )
 
     def review(self, name: str, verdict: Any, category: str = "", note: str = "") -> None:
-        self.add(name, Reviewed(verdict=verdict, category=category, note=note))
+        private, digest = seal({"note": note})
+        self.add(
+            name,
+            Reviewed(verdict=verdict, category=category, private=private, private_digest=digest),
+        )
 
 
 def windows(value: float, rng: np.random.Generator, base: Sequence[float] | None = None) -> Score:

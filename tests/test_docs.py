@@ -15,6 +15,7 @@ from harness.cli import app
 from harness.errors import all_codes
 from harness.settings import Settings
 from harness.tools import TOOLS
+from harness.verdicts import CATEGORIES, VERDICTS
 
 ROOT = Path(__file__).parents[1]
 PROTOCOL = (ROOT / "docs/protocol.md").read_text()
@@ -63,3 +64,11 @@ def test_versions_of_others_readers_are_those_that_tests_ask() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+def test_every_verdict_and_category_is_on_the_leaderboards_page() -> None:
+    page = (ROOT / "docs/leaderboard.md").read_text()
+    for name in VERDICTS:
+        assert f"| `{name}` |" in page
+    for name, meaning in CATEGORIES.items():
+        assert f"| `{name}` | {meaning} |" in page

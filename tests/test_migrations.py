@@ -114,8 +114,13 @@ def test_a_new_database_is_what_queries_are_built_from(database_url: str) -> Non
         )
         for index in found
     }
-    assert conditions.keys() == {"ix_events_finished", "ix_sessions_open"}
+    assert conditions.keys() == {
+        "ix_events_finished",
+        "ix_events_regraded",
+        "ix_sessions_open",
+    }
     assert "'test_finished'" in conditions["ix_events_finished"]
+    assert "'test_regraded'" in conditions["ix_events_regraded"]
     assert "closed_at IS NULL" in conditions["ix_sessions_open"]
 
 

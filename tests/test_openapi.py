@@ -55,6 +55,7 @@ OPERATIONS = [
     ("GET", "/v1/sessions/{session_id}/tests/{number}"),
     ("GET", "/v1/sessions/{session_id}/files/{name}"),
     ("GET", "/v1/sessions/{session_id}/transcript"),
+    ("POST", "/v1/sessions/{session_id}/review"),
     ("GET", "/v1/sessions/{session_id}/events"),
     ("POST", "/v1/sessions/{session_id}/mcp"),
     ("GET", "/v1/tasks"),
@@ -173,6 +174,9 @@ def test_every_example_works(player: Player, document: dict[str, Any]) -> None:
             assert answer["ok"], answer["text"]
     shown = paths["/v1/leaderboards/{task}"]["get"]["responses"]["200"]
     LeaderboardView.model_validate(shown["content"]["application/json"]["example"], strict=False)
+    for body in examples("/v1/sessions/{session_id}/review").values():
+        path = f"/v1/sessions/{player.id}/review"
+        assert player.client.post(path, json=body).status_code == 201
     for body in examples("/v1/sessions/{session_id}/messages").values():
         path = f"/v1/sessions/{player.id}/messages"
         assert player.client.post(path, json=body, headers=player.headers).status_code == 201

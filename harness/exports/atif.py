@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.recorded import Said
-from harness.story import Happening, Story, StoryStep
+from harness.story import Happening, Story, StoryStep, review_of
 
 SCHEMA_VERSION = "ATIF-v1.4"
 
@@ -65,6 +65,7 @@ def _root(story: Story) -> dict[str, Any]:
         "task": story.recording.task,
         "profile": story.profile,
         "submitted": story.submitted,
+        **review_of(story),
         "notes": list(story.notes),
         "files": [
             {

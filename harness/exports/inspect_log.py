@@ -19,7 +19,7 @@ from typing import Any
 
 from harness.printable import visible
 from harness.recorded import Said
-from harness.story import Happening, Story, StoryStep
+from harness.story import Happening, Story, StoryStep, review_of
 
 UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
 """when a session began whose record has no times: a log must have one"""
@@ -87,7 +87,7 @@ def log(story: Story) -> dict[str, Any]:
                 "target": "",
                 "messages": list(_messages(story)),
                 "scores": scores,
-                "metadata": {"submitted": story.submitted},
+                "metadata": {"submitted": story.submitted, **review_of(story)},
             }
         ],
     }

@@ -9,7 +9,7 @@ from harness.diffs import diff_lines
 from harness.metrics import format_value
 from harness.printable import visible
 from harness.recorded import Said
-from harness.story import Story, StoryStep, StoryTest
+from harness.story import Story, StoryStep, StoryTest, verdict_text
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+\-.!|<>~&])")
 
@@ -27,6 +27,8 @@ def _lines(story: Story) -> Iterator[str]:
         facts.append(story.started_at.isoformat(timespec="seconds"))
     if story.submitted is not None:
         facts.append(f"test {story.submitted} submitted")
+    if story.review is not None:
+        facts.append(f"a person's verdict: {verdict_text(story.review)}")
     yield _plain(", ".join(facts))
     yield ""
     for note in story.notes:

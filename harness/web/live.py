@@ -36,33 +36,36 @@ class LiveSource:
     def __init__(self, service: Service) -> None:
         self.service = service
         self._stories: dict[str, tuple[int, Story]] = {}
-        self._closed: dict[str, Listed] = {}
-        """rows of sessions that will not change any more"""
+        self._closed: dict[str, tuple[int, Listed]] = {}
+        """rows of closed sessions, each with the number of the last event that it tells of"""
 
     def tasks(self) -> Mapping[str, Task]:
         return self.service.tasks
 
     async def sessions(self) -> Sequence[Listed]:
-        rows = await self.service.in_thread(self.service.store.list_sessions)
+        store = self.service.store
+        rows = await self.service.in_thread(store.list_sessions)
+        newest = await self.service.in_thread(store.last_events)
         found = []
         for row in reversed(rows):
-            known = self._closed.get(row.id)
-            if known is None:
+            kept = self._closed.get(row.id)
+            if kept is None or kept[0] != newest.get(row.id):
                 story = await self.story(row.id)
                 if story is None:
                     continue
-                known = listed(row.id, story, self.tasks(), await self.references(story))
+                last = len(story.recording.events)
+                kept = (last, listed(row.id, story, self.tasks(), await self.references(story)))
                 if row.closed:
-                    self._closed[row.id] = known
-            found.append(known)
+                    self._closed[row.id] = kept
+            found.append(kept[1])
         return found
 
     async def story(self, session_id: str) -> Story | None:
         kept = self._stories.get(session_id)
-        if kept is not None and kept[1].state != "open":
-            return kept[1]
         live = await self._live(session_id)
         if live is not None:
+            # A verdict, or another server's call, may have come into the journal.
+            await self.service.refresh(live)
             async with live.lock:
                 header, events = live.session.state.header, list(live.events)
         else:

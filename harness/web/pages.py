@@ -30,7 +30,7 @@ from harness.printable import visible
 from harness.regions import EditableFile
 from harness.render import duration
 from harness.review import flattened, percent, review
-from harness.story import Story, StoryTest
+from harness.story import Story, StoryTest, verdict_text
 from harness.task import Task
 from harness.web import boards, views
 from harness.web.sources import UNEDITED, Listed, LogName, Reference, Source, shipped
@@ -99,6 +99,7 @@ def environment() -> Environment:
         summary=views.summary,
         speech=views.speech,
         outcome=views.outcome,
+        verdict_text=verdict_text,
         unified=views.unified,
         chunks=views.chunks,
         arguments=views.arguments,
