@@ -24,7 +24,12 @@ LINE_LIMIT = 400
 METRICS_BYTES = 64 << 20
 """The largest metrics.json that is read."""
 
-VOID_CATEGORIES = ("not causal", "depends on the batch", "changes itself")
+VOID_CATEGORIES = (
+    "not causal",
+    "depends on the batch",
+    "changes itself",
+    "copies training data",
+)
 """What an audit may find; all that an agent is told of it."""
 
 

@@ -17,6 +17,7 @@ import tempfile
 import tokenize
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -416,7 +417,8 @@ def _leaks(task: Task, profile: str, trial: Trial) -> Iterator[Fault]:
     by_name = {m.name: (i, m) for i, m in enumerate(task.metrics) if m.kind == "scored"}
     shown = set(trial.metrics.values())
     for kind, name, value in trial.hidden:
-        if name not in by_name:
+        others = {v for other, v in trial.metrics.items() if other != name}
+        if name not in by_name or (value in others and _few_valued(value)):
             continue
         index, metric = by_name[name]
         spellings = {repr(value)}
@@ -433,6 +435,13 @@ def _leaks(task: Task, profile: str, trial: Trial) -> Iterator[Fault]:
                 f"{name}{' on the final split' if kind == 'final' else ''} stands in "
                 f"the answer to {told or 'test'}",
             )
+
+
+def _few_valued(value: float) -> bool:
+    """Whether it is a percentage of at most 1000 items, or a whole number: one that two metrics
+    may well have in common by chance."""
+    share = Fraction(value / 100).limit_denominator(1000)
+    return abs(100 * float(share) - value) < 1e-9
 
 
 def _holds(text: str, number: str) -> bool:

@@ -35,6 +35,7 @@ and could change what this file reports. The audit after scoring is the boundary
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import json
 import logging
@@ -200,6 +201,17 @@ def own_lines(path: Path) -> frozenset[int]:
     return changed_lines(path.read_text(encoding="utf-8"), pristine.read_text(encoding="utf-8"))
 
 
+def rewritten(report: Report) -> frozenset[str]:
+    """The classes of which the edit has lines of its own, by name."""
+    tree = ast.parse(report.path.read_text(encoding="utf-8"))
+    return frozenset(
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+        and not report.own.isdisjoint(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    )
+
+
 def construct(
     module: ModuleType, sizes: dict[str, Any], seed: int, report: Report
 ) -> Subject | None:
@@ -211,7 +223,7 @@ def construct(
         config = module.GPTConfig(**sizes)
         model = module.GPT(config)
         check_parts(model, module, config, report, "at initialisation")
-        return Subject(model, config, seed)
+        return Subject(model, config, seed, rewritten(report))
     return None
 
 

@@ -83,7 +83,7 @@ def real_url(tmp_path: Path, own_key: None) -> Iterator[str]:
 
 def demo_calls() -> tuple[str, list[Call]]:
     """The demo's task and an agent's calls: a baseline's edits, a test of them, submit."""
-    task = next(iter(find_tasks(ROOT / "tasks").values()))
+    task = find_tasks(ROOT / "tasks")["llm-pretrain-residual"]
     [baseline, *_] = task.baselines
     edits: list[Call] = [("edit", dict(edit)) for edit in task.baseline(baseline).edits]
     return task.name, [*edits, ("test", {"wait_s": 50}), ("submit", {"n": 1})]

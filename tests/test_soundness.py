@@ -13,7 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from harness.cli import app
-from harness.soundness import CHECKS, cut_statement
+from harness.jobs.plan import RunStatus
+from harness.soundness import CHECKS, _leaks, cut_statement
+from harness.task import load_task
+from harness.trial import Trial
 
 SHIPPED = Path(__file__).parents[1] / "tasks" / "curve-fit"
 
@@ -275,6 +278,20 @@ def test_a_new_task_that_cannot_be_is_one_clear_line(
     assert said.replace(": cuts", " cuts") in result.output
     assert len(result.output.strip().splitlines()) == 1
     assert not (tmp_path / "tasks" / "mine").exists()
+
+
+def test_what_two_metrics_have_in_common_by_chance_is_no_leak() -> None:
+    """A percentage of few items may be another metric's too; a number with many digits may not."""
+    task, status = load_task(SHIPPED), RunStatus(updated_at="", steps=[])
+
+    def leaks(value: float) -> int:
+        answers = (("test", f"mae={value!r}"),)
+        hidden = (("metrics", "worst", value),)
+        trial = Trial(answers, status, metrics={"mae": value}, hidden=hidden)
+        return len(list(_leaks(task, "small", trial)))
+
+    assert leaks(68.75) == leaks(100 / 3) == 0
+    assert leaks(0.12345678901) == leaks(61.2386921089575) == 1
 
 
 @pytest.fixture

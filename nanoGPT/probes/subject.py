@@ -45,12 +45,15 @@ class Subject:
         model: it is changed by the probes.
         config: its sizes.
         seed: for the random numbers of the probes.
+        rewritten: names of the file's classes of which an edit changed lines.
 
     `finite`: numbers that are not finite are an error, as they mean nothing.
     """
 
-    def __init__(self, model: Any, config: Any, seed: int) -> None:
-        self.model, self.config = model, config
+    def __init__(
+        self, model: Any, config: Any, seed: int, rewritten: frozenset[str] = frozenset()
+    ) -> None:
+        self.model, self.config, self.rewritten = model, config, rewritten
         self.rng = torch.Generator().manual_seed(seed)
         self.seed = seed
         self.state = "at initialisation"

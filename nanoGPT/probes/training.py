@@ -17,7 +17,8 @@ from probes.report import Report
 from probes.state import INTERNAL, seed_everything
 from probes.subject import Call, Subject, difference
 
-# What the pristine model has; other parameters are the edit's own.
+# What the pristine model has; other parameters are the edit's own, and so are those of a part whose
+# class it rewrote. `Block` and `GPT` hold parts that other classes make.
 LOCKED_PARAMETER = re.compile(
     r"(transformer\.(wte|wpe|ln_f|h\.\d+\.(ln_[12]|attn\.c_(attn|proj)|mlp\.c_(fc|proj)))|lm_head)"
     r"\.(weight|bias)"
@@ -36,13 +37,21 @@ def perturb(subject: Subject, sigma: float, own_sigma: float, one_way: bool = Fa
     subject.snapshot.restore()
     own = 0
     for name, parameter in subject.model.named_parameters():
-        locked = LOCKED_PARAMETER.fullmatch(name) is not None
+        locked = _locked(subject, name)
         own += not locked
         noise = torch.randn(parameter.shape, generator=subject.rng)
         noise = noise.abs() + 0.5 if one_way and not locked else noise
         with torch.no_grad():
             parameter.add_((sigma if locked else own_sigma) * noise)
     return own
+
+
+def _locked(subject: Subject, name: str) -> bool:
+    """Whether locked code makes the parameter of that name."""
+    if LOCKED_PARAMETER.fullmatch(name) is None:
+        return False
+    holder = subject.model.get_submodule(".".join(name.split(".")[:-2]))
+    return type(holder).__name__ not in subject.rewritten - {"Block", "GPT"}
 
 
 Number = tuple[str, Any, Any, Any]

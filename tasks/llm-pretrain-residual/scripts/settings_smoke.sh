@@ -11,7 +11,8 @@ lm_eval=(
   --include "$root/tasks/llm-pretrain-residual/evals"
   --tasks agreement,word_order,fitting_word --hidden fitting_word
 )
-# Parameters and buffers that a model may hold besides the unedited one's, as a share of them.
-max_extra=1.0
+# Parameters and buffers that a model may hold besides the unedited one's, as a share of them, unless
+# the script has said it.
+: "${max_extra:=1.0}"
 # Positions that the audit asks again.
 audited=512
