@@ -253,11 +253,12 @@ class Arena:
         numbers = _numbers("visible", answer["data"]["metrics"])
         if result.private is not None:
             for stage, values in result.private["values"].items():
-                # What the audit measured differs with its seed.
-                shown = {key: part for key, part in values.items() if key != "audit"}
+                # What the audit measured differs with its seed, what was opened with the edit.
+                shown = {k: part for k, part in values.items() if k not in ("audit", "conduct")}
                 numbers |= _numbers(f"hidden.{stage}", shown)
-                cost |= _numbers(stage, values["audit"].get("cost", {}))
-                undetected = max(undetected, values["audit"].get("undetected", 0.0))
+                audit = values.get("audit", {})  # a stage that failed has none
+                cost |= _numbers(stage, audit.get("cost", {}))
+                undetected = max(undetected, audit.get("undetected", 0.0))
         reasons = [stage["state"] + ": " + " ".join(stage["reason"]) for stage in stages]
         limits = [f"{stage['limit_s']:.0f} s" for stage in stages if stage["state"] == "timeout"]
         bad = {stage["state"] for stage in stages} - {"done", "skipped"}
