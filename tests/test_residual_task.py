@@ -218,7 +218,7 @@ def test_a_whole_test_trains_and_scores(pasted: tuple[Session, str]) -> None:
     untrained = math.log(4096)
     first = next(line for line in answer["curve"] if line["step"] == 0)
     assert first["val_loss"] == pytest.approx(untrained, abs=0.3)
-    assert metrics["val_loss"] < untrained - 1
+    assert metrics["val_loss"] < untrained - 0.5  # at the rate that the README sets, a low one
     assert 0 <= metrics["agreement"] <= 100
     lines = answer["text"].splitlines()
     assert lines[0].startswith("[Test #1] (2 tests remaining; ")
