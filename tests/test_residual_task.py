@@ -272,6 +272,7 @@ def test_every_baseline_trains(begun: dict[str, dict[str, Session]]) -> None:
         assert session.finished()["data"]["scored"], name
 
 
+@pytest.mark.slow
 def test_a_stage_killed_in_the_middle_of_training(session: Session) -> None:
     os.killpg(os.getpgid(_training_process(session.run_dir).pid), signal.SIGKILL)
     answer = session.call("test", wait_s=50)
