@@ -200,6 +200,7 @@ def main() -> None:
             "HARNESS_STATE_DIR": str(folder / "state"),
             "HARNESS_TASKS_DIR": str(tasks),
             "HARNESS_API_KEY": KEY,
+            "HARNESS_LIMIT_KEY_REQUESTS": "0",
         }
         process = subprocess.Popen(
             [sys.executable, "-c", SERVER, str(port)], cwd=ROOT, env=environment
