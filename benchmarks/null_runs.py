@@ -14,13 +14,14 @@ from __future__ import annotations
 import random
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from harness.entries import Entry, entries_of
 from harness.likeness import UNEDITED
-from harness.scoring import Result, difference, sample
+from harness.scoring import Result, Sample, difference, sample
 from harness.settings import read_settings
 from harness.standings import Standings
 from harness.store import Store
@@ -30,12 +31,14 @@ DRAWS = 4000
 SIZES = ((2, 2), (2, 3), (3, 3), (3, 5), (5, 5))
 
 
-def results(entry: Entry) -> list[Result]:
-    return [
-        Result(test.seed, test.value, test.windows)
-        for test in entry.results
-        if test.value is not None
-    ]
+def results(entry: Entry) -> dict[int, list[Result]]:
+    """By seed."""
+    found: dict[int, list[Result]] = {}
+    for test in entry.results:
+        if test.value is not None:
+            result = Result(test.seed, test.value, test.windows)
+            found.setdefault(test.seed, []).append(result)
+    return found
 
 
 def main(name: str, profile: str, baselines: list[str]) -> None:
@@ -44,8 +47,12 @@ def main(name: str, profile: str, baselines: list[str]) -> None:
     entries = _entries(task, profile, settings.resolved_database_url)
     direction = task.primary(profile).direction
     plain = results(entries[UNEDITED])
-    whole = sample(plain)
-    print(f"{len(plain)} tests of the unedited files: {whole.mean:.4f}, from "
+
+    def of(seeds: Iterable[int]) -> Sample:
+        return sample([result for seed in seeds for result in plain[seed]])
+
+    whole = of(plain)
+    print(f"{len(plain)} seeds of the unedited files: {whole.mean:.4f}, from "
           f"{min(whole.values):.4f} to {max(whole.values):.4f}, "
           f"standard deviation over seeds {(whole.variance or 0) ** 0.5:.4f}")  # fmt: skip
     chance = random.Random(0)
@@ -53,20 +60,19 @@ def main(name: str, profile: str, baselines: list[str]) -> None:
     for own, other in SIZES:
         found: Counter[str] = Counter()
         for _ in range(DRAWS):
-            drawn = chance.sample(plain, own + other)
-            found[difference(sample(drawn[:own]), sample(drawn[own:]), direction).verdict] += 1
+            drawn = chance.sample(list(plain), own + other)
+            found[difference(of(drawn[:own]), of(drawn[own:]), direction).verdict] += 1
         shares = (f"{found[v] / DRAWS:.1%}" for v in ("better", "within noise", "worse"))
         print(f"| {own} and {other} | {' | '.join(shares)} |")
     singles = Counter(
-        difference(sample([one]), sample([r for r in plain if r is not one]), direction).verdict
-        for one in plain
+        difference(of([seed]), of(plain.keys() - {seed}), direction).verdict for seed in plain
     )
-    print(f"each test alone beside all others: {dict(singles)}")
+    print(f"each seed alone beside all others: {dict(singles)}")
     for baseline in baselines:
-        own_sample = sample(results(entries[baseline]))
+        own_sample = sample([r for own in results(entries[baseline]).values() for r in own])
         compared = difference(own_sample, whole, direction)
         three = Counter(
-            difference(own_sample, sample(chance.sample(plain, 3)), direction).verdict
+            difference(own_sample, of(chance.sample(list(plain), 3)), direction).verdict
             for _ in range(DRAWS)
         )
         assert compared.both is not None

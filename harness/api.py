@@ -333,6 +333,34 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
         await service.keep_message(live, body.role, body.text, body.usage)
         return Acknowledged(ok=True)
 
+    @app.post(
+        "/v1/sessions/{session_id}/review",
+        status_code=201,
+        summary="Add a person's verdict",
+        tags=["sessions"],
+        responses=refusals(400, 401, 404, 413, 422),
+        openapi_extra=_examples(review_example()),
+    )
+    async def review_session(
+        body: ReviewRequest, request: Request, live: LiveDep, service: ServiceDep
+    ) -> Acknowledged:
+        """Needs a key. The session may be closed; nothing of it changes but its rank."""
+        if not caller_of(request.scope).is_owner:
+            raise ClientError(
+                403,
+                "key_needed",
+                "A verdict is a person's: a session's token cannot give one.",
+                "Send 'Authorization: Bearer <key>' with an API key.",
+            )
+        try:
+            event = reviewed(body.verdict, body.category, storable(body.note))
+        except BadVerdict as error:
+            raise ClientError(
+                422, "bad_verdict", f"{error}.", "See docs/leaderboard.md for the categories."
+            ) from error
+        await service.review(live, event)
+        return Acknowledged(ok=True)
+
     @app.get(
         "/v1/sessions/{session_id}/tests/{number}",
         summary="A test's result or progress",
@@ -396,34 +424,6 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
 
 
 def _add_streaming_routes(app: FastAPI) -> None:
-    @app.post(
-        "/v1/sessions/{session_id}/review",
-        status_code=201,
-        summary="Add a person's verdict",
-        tags=["sessions"],
-        responses=refusals(400, 401, 404, 413, 422),
-        openapi_extra=_examples(review_example()),
-    )
-    async def review_session(
-        body: ReviewRequest, request: Request, live: LiveDep, service: ServiceDep
-    ) -> Acknowledged:
-        """Needs a key. The session may be closed; nothing of it changes but its rank."""
-        if not caller_of(request.scope).is_owner:
-            raise ClientError(
-                403,
-                "key_needed",
-                "A verdict is a person's: a session's token cannot give one.",
-                "Send 'Authorization: Bearer <key>' with an API key.",
-            )
-        try:
-            event = reviewed(body.verdict, body.category, storable(body.note))
-        except BadVerdict as error:
-            raise ClientError(
-                422, "bad_verdict", f"{error}.", "See docs/leaderboard.md for the categories."
-            ) from error
-        await service.review(live, event)
-        return Acknowledged(ok=True)
-
     @app.get(
         "/v1/sessions/{session_id}/events",
         summary="The journal as it is written, as server-sent events",

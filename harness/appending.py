@@ -1,4 +1,4 @@
-"""What people add to a session's journal from outside of a server, whether it is closed or not.
+"""What is added to a session's journal from outside of a server.
 
 Guaranteed: it follows what the journal holds when it is added, whoever else writes meanwhile; a
 server that runs takes it up as it does what another server has written.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from harness.events import AnyEvent
+from harness.events import AnyEvent, SessionEnded, Submitted
 from harness.session import SessionState, journal_entries
 from harness.store import StaleSession, Store
 
@@ -32,8 +32,9 @@ def append_to(
         entries = journal_entries(state, make(state))
         if not entries:
             return ()
+        closes = any(isinstance(entry, Submitted | SessionEnded) for entry, _ in entries)
         try:
-            store.append(session_id, entries, closes=False)
+            store.append(session_id, entries, closes=closes)
         except StaleSession:
             continue
         return [entry for entry, _ in entries]

@@ -2,58 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
-from pydantic import SecretStr
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-from rich.text import Text
 
-from harness.access import fresh_key
-from harness.client import Client, HarnessError, Patience, Session
-from harness.datasets import DataError, prepare
-from harness.demo import DemoError, running_server
+from harness.client import Client, HarnessError
+from harness.datasets import DataError
+from harness.demo import DemoError
 from harness.hardware import gpus
+from harness.house_sessions import Played, named_server, own_server, progress_of, show, tests_of
 from harness.likeness import UNEDITED
-from harness.metrics import format_value
-from harness.prompt import visible_metrics
-from harness.settings import Settings, SettingsError, read_settings
-from harness.task import Task, TaskError, find_tasks
+from harness.task import Task
+from harness.terminal import bad_input, fail, known_profile, known_task, settings_here
 from harness.wire import BaselineRequest, TestView
 
 app = typer.Typer(no_args_is_help=True, help="Baselines: played as agents' edits are.")
 
-BAD_INPUT = 2
-"""exit code for a mistake in the command or its input"""
-
 PLAIN = "unedited"
 """what the unedited files are called on the command line"""
-
-
-def fail(message: str, code: int = BAD_INPUT) -> typer.Exit:
-    Console(stderr=True).print(Text(f"ERROR: {message}"), soft_wrap=True)
-    return typer.Exit(code)
-
-
-@dataclass
-class Played:
-    """What became of one baseline."""
-
-    name: str
-    seeds: tuple[int, ...]
-    tests: list[TestView] = field(default_factory=list)
-    problem: str = ""
-
-    @property
-    def ok(self) -> bool:
-        return not self.problem
 
 
 @app.callback()
@@ -85,43 +54,27 @@ def run(
     settings = settings_here()
     chosen = known_task(settings, task)
     profile_name = profile or settings.profile or _carried(chosen)
-    if profile_name not in chosen.profiles:
-        raise fail(f"no profile {profile_name!r}; profiles: {', '.join(chosen.profiles)}")
+    known_profile(chosen, profile_name)
+    known = [PLAIN, *chosen.baselines]
     if everything == bool(names):
-        raise fail(f"name baselines, or --all; there are: {', '.join((PLAIN, *chosen.baselines))}")
-    wanted = [PLAIN, *chosen.baselines] if everything else list(dict.fromkeys(names or ()))
+        raise bad_input(f"name baselines, or --all; there are: {', '.join(known)}")
+    wanted = known if everything else list(dict.fromkeys(names or ()))
     for name in wanted:
-        if name != PLAIN and name not in chosen.baselines:
-            known = ", ".join((PLAIN, *chosen.baselines))
-            raise fail(f"no baseline {name!r}; there are: {known}")
+        if name not in known:
+            raise bad_input(f"no baseline {name!r}; there are: {', '.join(known)}")
     own_seed = chosen.profile(profile_name).seed
     numbers = _seeds(seeds) if seeds is not None else (own_seed, own_seed + 1, own_seed + 2)
     console = Console()
     try:
-        with serving(settings, chosen, profile_name, url, console) as client:
+        server = own_server(settings, chosen, profile_name, console)
+        with server if url is None else named_server(url) as client:
             played = play(client, chosen, profile_name, wanted, numbers, console)
     except (DemoError, DataError, HarnessError) as error:
-        raise fail(str(error), 1) from error
+        raise fail(str(error)) from error
     show(chosen, profile_name, played, console)
-    console.print(f"On the split that ranks: harness leaderboard {task} --profile {profile_name}")
+    ranked = f"harness leaderboard {task} --profile {profile_name}"
+    console.print(f"On the split that ranks: {ranked}", soft_wrap=True)
     raise typer.Exit(0 if all(one.ok for one in played) else 1)
-
-
-def settings_here() -> Settings:
-    try:
-        return read_settings()
-    except SettingsError as error:
-        raise fail(str(error)) from error
-
-
-def known_task(settings: Settings, name: str) -> Task:
-    try:
-        tasks = find_tasks(settings.tasks_dir)
-    except TaskError as error:
-        raise fail(str(error)) from error
-    if name not in tasks:
-        raise fail(f"no task {name!r}; tasks: {', '.join(tasks) or 'none'}")
-    return tasks[name]
 
 
 def _carried(task: Task) -> str:
@@ -135,31 +88,10 @@ def _seeds(text: str) -> tuple[int, ...]:
     try:
         found = tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise fail(f"--seeds {text!r}: give whole numbers as 42,43,44") from None
+        raise bad_input(f"--seeds {text!r}: give whole numbers as 42,43,44") from None
     if len(set(found)) < len(found):
-        raise fail(f"--seeds {text!r}: each seed once")
+        raise bad_input(f"--seeds {text!r}: each seed once")
     return found
-
-
-@contextmanager
-def serving(
-    settings: Settings, task: Task, profile: str, url: str | None, console: Console
-) -> Iterator[Client]:
-    """The server that was named, or one of our own on the state folder."""
-    if url is not None:
-        if not os.environ.get("HARNESS_API_KEY"):
-            raise fail("--url needs the server's key in HARNESS_API_KEY")
-        with Client(url, patience=Patience(total_s=600)) as client:
-            yield client
-        return
-    prepare(task, profile, settings.resolved_data_dir)
-    key = fresh_key()
-    own = settings.model_copy(update={"api_key": SecretStr(key)})
-    with (
-        running_server(own, console) as started,
-        Client(started, api_key=key, patience=Patience(total_s=600)) as client,
-    ):
-        yield client
 
 
 def play(
@@ -188,18 +120,6 @@ def play(
         return list(pool.map(one, names))
 
 
-def progress_of(console: Console) -> Progress:
-    """Bars that count tests; a row needs the field `said`."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[said]}"),
-    )
-    return Progress(*columns, console=console, disable=not console.is_terminal)
-
-
 def _tests(
     client: Client, task: Task, profile: str, played: Played, tell: Callable[[str], None]
 ) -> Iterator[TestView]:
@@ -217,54 +137,3 @@ def _tests(
             played.problem = f"its edit was refused: {answer.text.splitlines()[0]}"
             return
     yield from tests_of(session, played, tell)
-
-
-def tests_of(session: Session, played: Played, tell: Callable[[str], None]) -> Iterator[TestView]:
-    """Each test of a session whose files are as they shall be; submits the last one with a score.
-
-    Stops with `played.problem` set where one can't go on.
-    """
-    for number in range(1, len(played.seeds) + 1):
-        begun = session.test(wait_s=0)
-        if not begun.ok:
-            played.problem = begun.text.splitlines()[0]
-            break
-        ended = session.wait(number, on_progress=lambda test: _tell(tell, test))
-        if ended.state != "finished":
-            played.problem = (ended.text or f"the test was {ended.state}").splitlines()[0]
-            break
-        yield ended
-        if not ended.scored:
-            played.problem = f"test #{number} ended without a score"
-            break
-    scored = [test.test for test in played.tests if test.scored]
-    if scored:
-        session.submit(scored[-1])
-
-
-def _tell(tell: Callable[[str], None], test: TestView) -> None:
-    step = f" {test.step} of {test.steps}" if test.role == "run" and test.steps else ""
-    tell(f"{test.stage or test.state} {test.role or ''}{step}")
-
-
-def show(task: Task, profile: str, played: Sequence[Played], console: Console) -> None:
-    table = Table(title=f"{task.name}, profile {profile}: what agents are shown, by seed")
-    metrics = visible_metrics(task, profile)
-    table.add_column("baseline")
-    table.add_column("seed", justify="right")
-    for metric in metrics:
-        table.add_column(f"{metric.name} ({metric.direction})", justify="right")
-    for one in played:
-        for seed, test in zip(one.seeds, one.tests, strict=False):
-            values = test.metrics or {}
-            table.add_row(
-                Text(one.name),
-                str(seed),
-                *(
-                    format_value(values[m.name], m.decimals) if m.name in values else ""
-                    for m in metrics
-                ),
-            )
-        if not one.ok:
-            table.add_row(Text(one.name), "", Text(one.problem, style="red"))
-    console.print(table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy.exc import SQLAlchemyError
 
 from harness import (
     baseline_command,
@@ -27,12 +26,12 @@ from harness import (
     task_commands,
 )
 from harness import demo as demo_session
+from harness.appending import CannotAppend
 from harness.claim import name_of
-from harness.database import DatabaseRefused, one_line
 from harness.datasets import DataError, Dataset, Manifest, datasets
 from harness.datasets import prepare as prepare_dataset
 from harness.doctor import diagnose
-from harness.ending import CannotEnd, end_session, give_back_lost
+from harness.ending import end_session, give_back_lost
 from harness.export_command import export_session
 from harness.exports import ExportError
 from harness.hardware import gpus
@@ -42,10 +41,19 @@ from harness.printable import visible
 from harness.recorded import RecordingError
 from harness.render import duration
 from harness.retention import cache_bytes, remove_expired, run_usage
-from harness.settings import Settings, SettingsError, read_settings
+from harness.settings import Settings
 from harness.standings import Standings
 from harness.store import Store
-from harness.task import Task, TaskError, find_tasks
+from harness.task import Task
+from harness.terminal import (
+    all_tasks,
+    bad_input,
+    fail,
+    journal,
+    known_profile,
+    known_task,
+    settings_here,
+)
 from harness.vetting import CasesError, NoSandbox, Verdict, read_cases, vet
 from harness.web import viewer
 from harness.workspace import StatePaths
@@ -61,45 +69,6 @@ app.add_typer(data_app, name="data")
 app.add_typer(task_commands.app, name="task")
 app.add_typer(baseline_command.app, name="baseline")
 
-BAD_INPUT = 2
-"""exit code for a mistake in the command or its input"""
-
-
-def _fail(message: str, code: int = 1) -> typer.Exit:
-    # An error is one line, however narrow the terminal: programs read it too.
-    Console(stderr=True).print(Text(f"ERROR: {message}"), soft_wrap=True)
-    return typer.Exit(code)
-
-
-def _settings() -> Settings:
-    try:
-        return read_settings()
-    except SettingsError as error:
-        raise _fail(str(error), BAD_INPUT) from error
-
-
-def _tasks(settings: Settings) -> Mapping[str, Task]:
-    try:
-        return find_tasks(settings.tasks_dir)
-    except TaskError as error:
-        raise _fail(str(error), BAD_INPUT) from error
-
-
-def _task(settings: Settings, name: str | None) -> Task:
-    tasks = _tasks(settings)
-    if name is None and tasks:
-        name = next(iter(tasks))
-    if name is None or name not in tasks:
-        known = ", ".join(tasks) or f"none in {settings.tasks_dir}; set HARNESS_TASKS_DIR"
-        raise _fail(f"no task {name!r}; tasks: {known}", BAD_INPUT)
-    return tasks[name]
-
-
-def _profile(task: Task, name: str) -> str:
-    if name not in task.profiles:
-        raise _fail(f"no profile {name!r}; profiles: {', '.join(task.profiles)}", BAD_INPUT)
-    return name
-
 
 @app.command()
 def serve(
@@ -110,7 +79,7 @@ def serve(
     """Serve the tasks over HTTP until interrupted."""
     flags = {"HARNESS_HOST": host, "HARNESS_PORT": port, "HARNESS_PROFILE": profile}
     os.environ.update({name: str(value) for name, value in flags.items() if value is not None})
-    _settings()
+    settings_here()
     # The composition root stands above the doors, so it is started, not imported.
     os.execv(sys.executable, [sys.executable, "-m", "server"])
 
@@ -122,25 +91,25 @@ def demo(
     baseline: Annotated[str | None, typer.Option(help="Whose edits are played.")] = None,
 ) -> None:
     """Play a whole session over HTTP, for real, and measure the unedited file beside it."""
-    settings = _settings()
-    chosen = _task(settings, task)
+    settings = settings_here()
+    chosen = known_task(settings, task)
     without_gpu = [name for name, p in chosen.profiles.items() if p.gpus == 0]
     if profile is None and not without_gpu:
-        raise _fail(f"every profile of {chosen.name} needs a GPU; name one with --profile")
+        raise fail(f"every profile of {chosen.name} needs a GPU; name one with --profile")
     name = baseline or next(iter(chosen.baselines), None)
     if name is None or name not in chosen.baselines:
         known = ", ".join(chosen.baselines) or "none"
-        raise _fail(f"no baseline {name!r}; baselines: {known}", BAD_INPUT)
+        raise bad_input(f"no baseline {name!r}; baselines: {known}")
     try:
         demo_session.run(
             settings,
             chosen,
-            _profile(chosen, profile or without_gpu[0]),
+            known_profile(chosen, profile or without_gpu[0]),
             chosen.baseline(name),
             Console(),
         )
     except (demo_session.DemoError, DataError) as error:
-        raise _fail(str(error)) from error
+        raise fail(str(error)) from error
 
 
 @app.command()
@@ -162,12 +131,12 @@ def replay(
     ] = None,
 ) -> None:
     """Apply a recorded session's edits again and compare every answer with the record."""
-    settings = _settings()
+    settings = settings_here()
     modes = [step, into is not None, certify, run]
     if sum(modes) > 1:
-        raise _fail("--step, --into, --certify and --run are used one at a time", BAD_INPUT)
+        raise bad_input("--step, --into, --certify and --run are used one at a time")
     if profile is not None and not run:
-        raise _fail("--profile is for --run", BAD_INPUT)
+        raise bad_input("--profile is for --run")
     if not any(modes):
         raise typer.Exit(replay_view.run(file, as_json, Console(), settings.tasks_dir))
     raise typer.Exit(replay_modes.run(file, settings, step, into, certify, profile, as_json))
@@ -180,13 +149,13 @@ def view(
     browser: Annotated[bool, typer.Option(help="Open the link in a browser.")] = False,
 ) -> None:
     """Show recorded sessions in a browser, until interrupted."""
-    settings = _settings()
+    settings = settings_here()
     try:
         viewer.view(files, settings.tasks_dir, port, lambda link: typer.echo(link), browser)
     except RecordingError as error:
-        raise _fail(visible(str(error)), BAD_INPUT) from error
+        raise bad_input(visible(str(error))) from error
     except OSError as error:
-        raise _fail(f"cannot listen on 127.0.0.1:{port}: {error.strerror}", BAD_INPUT) from error
+        raise bad_input(f"cannot listen on 127.0.0.1:{port}: {error.strerror}") from error
 
 
 @app.command()
@@ -201,13 +170,13 @@ def export(
     ] = None,
 ) -> None:
     """Write a session in another form. Nothing that is hidden from agents is in it."""
-    settings = _settings()
+    settings = settings_here()
     try:
         path = export_session(session, format, out, settings, Console())
     except (ExportError, RecordingError) as error:
-        raise _fail(visible(str(error)), BAD_INPUT) from error
+        raise bad_input(visible(str(error))) from error
     except OSError as error:
-        raise _fail(f"{error.filename}: {error.strerror}", BAD_INPUT) from error
+        raise bad_input(f"{error.filename}: {error.strerror}") from error
     if path is not None:
         typer.echo(f"{path}")
 
@@ -224,10 +193,10 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Verdicts as a JSON list.")] = False,
 ) -> None:
     """Check edits as a session's would be: 0 if all are ok, 1 if any is not, 2 for a bad file."""
-    settings = _settings()
-    chosen = _task(settings, task)
+    settings = settings_here()
+    chosen = known_task(settings, task)
     if profile is not None:
-        _profile(chosen, profile)
+        known_profile(chosen, profile)
     console = Console()
     verdicts: list[Verdict] = []
     try:
@@ -243,7 +212,7 @@ def check(
                 if not as_json:
                     _show_verdict(verdict, len(chosen.files) > 1, console)
     except (CasesError, PlanError, NoSandbox) as error:
-        raise _fail(str(error), BAD_INPUT) from error
+        raise bad_input(str(error)) from error
     if as_json:
         typer.echo(json.dumps([verdict.as_json() for verdict in verdicts], indent=1))
     raise typer.Exit(0 if all(verdict.ok for verdict in verdicts) else 1)
@@ -275,12 +244,12 @@ def data_prepare(
     ] = None,
 ) -> None:
     """Make a task's data sets; one that is there is left alone."""
-    settings = _settings()
-    chosen = _task(settings, task)
+    settings = settings_here()
+    chosen = known_task(settings, task)
     if mirror is not None and not mirror.is_dir():
-        raise _fail(f"--mirror {mirror} is no folder", BAD_INPUT)
+        raise bad_input(f"--mirror {mirror} is no folder")
     if profile is not None:
-        profiles = [_profile(chosen, profile)]
+        profiles = [known_profile(chosen, profile)]
     else:
         profiles = _carried(chosen, datasets(chosen, settings.resolved_data_dir))
     try:
@@ -290,7 +259,7 @@ def data_prepare(
             )
             typer.echo(f"{folder.name}: ready at {folder}")
     except DataError as error:
-        raise _fail(str(error)) from error
+        raise fail(str(error)) from error
 
 
 def _carried(task: Task, found: Sequence[Dataset]) -> list[str]:
@@ -310,8 +279,8 @@ def data_status(
     ] = False,
 ) -> None:
     """Which data sets are here and whole; exit code 1 if one is not what its manifest says."""
-    settings = _settings()
-    tasks = [_task(settings, task)] if task is not None else _tasks(settings).values()
+    settings = settings_here()
+    tasks = [known_task(settings, task)] if task is not None else all_tasks(settings).values()
     whole = True
     for own in tasks:
         for dataset in datasets(own, settings.resolved_data_dir):
@@ -366,10 +335,10 @@ def _verified(dataset: Dataset, manifest: Manifest) -> list[str]:
 @app.command()
 def doctor() -> None:
     """What is here, what is missing, and the command that brings it."""
-    settings = _settings()
+    settings = settings_here()
     table = Table("", "what", "found", "what to do")
     broken = False
-    for finding in diagnose(settings, _tasks(settings)):
+    for finding in diagnose(settings, all_tasks(settings)):
         mark = "ok" if finding.ok else ("MISSING" if finding.required else "-")
         broken = broken or (finding.required and not finding.ok)
         remedy = "" if finding.ok else finding.remedy
@@ -389,8 +358,8 @@ def gc(
 ) -> None:
     """Disk used by tests and checks. Metrics, per-window losses, per-item outcomes, files stay."""
     if not older_than >= 0:
-        raise _fail(f"--older-than is {older_than:g}; it may be 0 days or more", BAD_INPUT)
-    settings = _settings()
+        raise bad_input(f"--older-than is {older_than:g}; it may be 0 days or more")
+    settings = settings_here()
     state = StatePaths(settings.state_dir.absolute())
     usages = run_usage(state, _ended_sessions(settings) if state.sessions.is_dir() else ())
     table = Table("session", "run", "total MiB", "can be freed MiB", "state")
@@ -454,17 +423,17 @@ def cancel(
     ] = False,
 ) -> None:
     """End a test for good. It is given back to the session, uncounted."""
-    settings = _settings()
+    settings = settings_here()
     if lost:
         here = name_of(_state())
-        _journal(settings, session, lambda store: give_back_lost(store, session, here))
+        _act(session, lambda store: give_back_lost(store, session, here))
         return
     try:
         job = run_commands.cancel(_state(), make_executor(settings.executor), session, test)
     except (run_commands.NoSuchRun, UnknownExecutor) as error:
-        raise _fail(str(error), BAD_INPUT) from error
+        raise bad_input(str(error)) from error
     except ExecutorAway as error:
-        raise _fail(f"{error}; try again when it answers") from error
+        raise fail(f"{error}; try again when it answers") from error
     typer.echo(f"{session}: {job.name} is cancelled")
 
 
@@ -482,26 +451,23 @@ def logs(
         for line in run_commands.log_lines(run, stage, role, follow=follow):
             typer.echo(line, nl=False)
     except run_commands.NoSuchRun as error:
-        raise _fail(str(error), BAD_INPUT) from error
+        raise bad_input(str(error)) from error
 
 
 @app.command()
 def end(session: Annotated[str, typer.Argument(help="The session's id.")]) -> None:
     """End a session: its last test with a score is submitted for it, if it has one."""
     reason = "its operator ended it"
-    _journal(_settings(), session, lambda store: end_session(store, session, reason))
+    _act(session, lambda store: end_session(store, session, reason))
 
 
-def _journal(settings: Settings, session: str, act: Callable[[Store], str]) -> None:
+def _act(session: str, act: Callable[[Store], str]) -> None:
     """Do what is done to a session in the journal alone, and print what that was."""
-    try:
-        store = Store(settings.resolved_database_url, upgrade=False)
-        said = act(store)
-        store.close()
-    except (DatabaseRefused, SQLAlchemyError) as error:
-        raise _fail(f"HARNESS_DATABASE_URL leads to no database: {one_line(error)}") from error
-    except CannotEnd as error:
-        raise _fail(str(error), BAD_INPUT) from error
+    with journal(settings_here()) as store:
+        try:
+            said = act(store)
+        except CannotAppend as error:
+            raise bad_input(str(error)) from error
     typer.echo(f"{session}: {said}")
 
 
@@ -514,18 +480,14 @@ def leaderboard(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Tables for a page.")] = False,
 ) -> None:
     """Submissions and baselines on the split final, which agents are never shown."""
-    settings = _settings()
-    chosen = _task(settings, task)
+    settings = settings_here()
+    chosen = known_task(settings, task)
     if profile is not None:
-        _profile(chosen, profile)
+        known_profile(chosen, profile)
     if sum((as_json, as_csv, as_markdown)) > 1:
-        raise _fail("--json, --csv and --markdown are used one at a time", BAD_INPUT)
-    try:
-        store = Store(settings.resolved_database_url, upgrade=False)
+        raise bad_input("--json, --csv and --markdown are used one at a time")
+    with journal(settings) as store:
         found = Standings(store, {chosen.name: chosen}).board(chosen.name)
-        store.close()
-    except (DatabaseRefused, SQLAlchemyError) as error:
-        raise _fail(f"HARNESS_DATABASE_URL leads to no database: {one_line(error)}") from error
     board = leaderboard_forms.of_profile(found, profile)
     if as_json:
         typer.echo(board.model_dump_json(indent=1))
@@ -543,15 +505,9 @@ app.command()(confirm_command.confirm)
 
 
 def _state() -> StatePaths:
-    return StatePaths(_settings().state_dir.absolute())
+    return StatePaths(settings_here().state_dir.absolute())
 
 
 def _ended_sessions(settings: Settings) -> set[str]:
-    try:
-        store = Store(settings.resolved_database_url, upgrade=False)
-        rows = store.list_sessions()
-        store.close()
-    except (DatabaseRefused, SQLAlchemyError) as error:
-        said = one_line(error)
-        raise _fail(f"HARNESS_DATABASE_URL leads to no database: {said}", BAD_INPUT) from error
-    return {row.id for row in rows if row.closed}
+    with journal(settings) as store:
+        return {row.id for row in store.list_sessions() if row.closed}

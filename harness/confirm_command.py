@@ -2,36 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from sqlalchemy.exc import SQLAlchemyError
 
-from harness.baseline_command import (
-    Played,
-    fail,
-    known_task,
-    progress_of,
-    serving,
-    settings_here,
-    show,
-    tests_of,
-)
-from harness.client import Client, HarnessError, Patience, Session
-from harness.database import DatabaseRefused, one_line
+from harness.client import Client, HarnessError, Session
 from harness.datasets import DataError
 from harness.demo import DemoError
 from harness.events import AnyEvent, Header
+from harness.house_sessions import Played, named_server, own_server, progress_of, show, tests_of
 from harness.printable import visible
 from harness.recorded import RecordingError
 from harness.recordings import parse_recordings
 from harness.settings import Settings
-from harness.store import Store
 from harness.submissions import NoSubmission, Submission, submission_of
+from harness.terminal import bad_input, fail, journal, known_task, settings_here
 from harness.wire import ConfirmationRequest, TestView
 
 
@@ -53,11 +41,11 @@ def confirm(
             _play(client, found, seeds, played, console)
         show(task, found.header.profile, [played], console)
     except NoSubmission as error:
-        raise fail(visible(str(error))) from error
+        raise bad_input(visible(str(error))) from error
     except (DemoError, DataError, HarnessError, RecordingError) as error:
-        raise fail(visible(str(error)), 1) from error
-    profile = found.header.profile
-    console.print(f"On the split that ranks: harness leaderboard {task.name} --profile {profile}")
+        raise fail(visible(str(error))) from error
+    ranked = f"harness leaderboard {task.name} --profile {found.header.profile}"
+    console.print(f"On the split that ranks: {ranked}", soft_wrap=True)
     raise typer.Exit(0 if played.ok else 1)
 
 
@@ -67,9 +55,7 @@ def _opened(
 ) -> Iterator[tuple[Client, Submission]]:
     """A server, and what was submitted. Raises NoSubmission."""
     if url is not None:
-        if not os.environ.get("HARNESS_API_KEY"):
-            raise fail("--url needs the server's key in HARNESS_API_KEY")
-        with Client(url, patience=Patience(total_s=600)) as client:
+        with named_server(url) as client:
             [recording] = parse_recordings(client.transcript(session))
             assert recording.header is not None
             yield client, submission_of(recording.header, recording.events)
@@ -79,18 +65,13 @@ def _opened(
     task = known_task(settings, header.task)
     if header.profile not in task.profiles:
         raise NoSubmission(f"{task.name} has no profile {header.profile} now")
-    with serving(settings, task, header.profile, None, console) as client:
+    with own_server(settings, task, header.profile, console) as client:
         yield client, found
 
 
 def _loaded(settings: Settings, session: str) -> tuple[Header, list[AnyEvent]]:
-    try:
-        store = Store(settings.resolved_database_url, upgrade=False)
+    with journal(settings) as store:
         loaded = store.load(session)
-        store.close()
-    except (DatabaseRefused, SQLAlchemyError) as error:
-        said = one_line(error)
-        raise fail(f"HARNESS_DATABASE_URL leads to no database: {said}", 1) from error
     if loaded is None:
         raise NoSubmission(f"there is no session {session} in the database")
     return loaded

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from harness.appending import CannotAppend, append_to
 from harness.events import SessionEnded, Submitted, TestReleased
-from harness.session import SessionState, journal_entries
-from harness.store import StaleSession, Store
-
-
-class CannotEnd(RuntimeError):
-    """A session that cannot be ended now; the text says why."""
+from harness.session import SessionState
+from harness.store import Store
 
 
 def ending(state: SessionState, reason: str) -> Submitted | SessionEnded:
@@ -28,15 +25,18 @@ def idle_reason(idle: timedelta) -> str:
 
 
 def end_session(store: Store, session_id: str, reason: str) -> str:
-    """End a session from outside of a server; what was done, in words. Raises CannotEnd."""
-    state = _open_state(store, session_id)
-    if (active := state.active) is not None:
-        raise CannotEnd(
-            f"test #{active.number} of session {session_id} waits or runs; first: "
-            f"harness cancel {session_id}"
-        )
-    entry = ending(state, reason)
-    _append(store, state, entry, closes=True)
+    """End a session from outside of a server; what was done, in words. Raises CannotAppend."""
+
+    def make(state: SessionState) -> list[Submitted | SessionEnded]:
+        _require_open(state)
+        if (active := state.active) is not None:
+            raise CannotAppend(
+                f"test #{active.number} of session {session_id} waits or runs; first: "
+                f"harness cancel {session_id}"
+            )
+        return [ending(state, reason)]
+
+    [entry] = append_to(store, session_id, make)
     if isinstance(entry, Submitted):
         return f"ended; its test #{entry.number} was submitted"
     return "ended; it has no test with a score"
@@ -46,48 +46,32 @@ def give_back_lost(store: Store, session_id: str, here: str | None) -> str:
     """Give a test back whose server is gone for good with its state folder, in words.
 
     `here` is the name of the state folder at hand, whose own tests are not lost. Should the other
-    server come back, it ends the run. Raises CannotEnd.
+    server come back, it ends the run. Raises CannotAppend.
     """
-    state = _open_state(store, session_id)
-    active = state.active
-    if active is None:
-        raise CannotEnd(f"no test of session {session_id} waits or runs")
-    if active.place is None or active.place == here:
-        raise CannotEnd(
-            f"test #{active.number} of session {session_id} belongs to this state folder, and is "
-            f"not lost: harness cancel {session_id}"
+
+    def make(state: SessionState) -> list[TestReleased]:
+        _require_open(state)
+        active = state.active
+        if active is None:
+            raise CannotAppend(f"no test of session {session_id} waits or runs")
+        if active.place is None or active.place == here:
+            raise CannotAppend(
+                f"test #{active.number} of session {session_id} belongs to this state folder, and "
+                f"is not lost: harness cancel {session_id}"
+            )
+        reason = (
+            f"Test #{active.number} was lost with the server that ran it, and is given back, not "
+            "counted. Call test() to run it again."
         )
-    reason = (
-        f"Test #{active.number} was lost with the server that ran it, and is given back, not "
-        "counted. Call test() to run it again."
-    )
-    entry = TestReleased(number=active.number, attempt=active.attempt, kind="lost", reason=reason)
-    _append(store, state, entry, closes=False)
-    return f"test #{active.number} is given back"
+        return [
+            TestReleased(number=active.number, attempt=active.attempt, kind="lost", reason=reason)
+        ]
+
+    [entry] = append_to(store, session_id, make)
+    assert isinstance(entry, TestReleased)
+    return f"test #{entry.number} is given back"
 
 
-def _open_state(store: Store, session_id: str) -> SessionState:
-    loaded = store.load(session_id)
-    if loaded is None:
-        raise CannotEnd(f"there is no session {session_id} in the database")
-    header, events = loaded
-    state = SessionState.start(header)
-    for event in events:
-        state.apply(event)
+def _require_open(state: SessionState) -> None:
     if state.closed:
-        raise CannotEnd(f"session {session_id} is closed already")
-    return state
-
-
-def _append(
-    store: Store,
-    state: SessionState,
-    entry: Submitted | SessionEnded | TestReleased,
-    *,
-    closes: bool,
-) -> None:
-    session_id = state.header.session
-    try:
-        store.append(session_id, journal_entries(state, [entry]), closes=closes)
-    except StaleSession:
-        raise CannotEnd(f"session {session_id} was called just now; try again") from None
+        raise CannotAppend(f"session {state.header.session} is closed already")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -12,47 +10,15 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy.exc import SQLAlchemyError
 
 from harness.appending import CannotAppend, append_to
 from harness.claim import name_of
-from harness.database import DatabaseRefused, one_line
 from harness.printable import visible
 from harness.regrading import Regrade, regrade_of, sessions_of, write
-from harness.settings import Settings, SettingsError, read_settings
-from harness.store import Store
-from harness.task import Task, TaskError, find_tasks
+from harness.task import Task
+from harness.terminal import bad_input, journal, known_task, settings_here
 from harness.verdicts import BadVerdict, reviewed
 from harness.workspace import StatePaths
-
-BAD_INPUT = 2
-"""exit code for a mistake in the command or its input"""
-
-
-def _fail(message: str, code: int = BAD_INPUT) -> typer.Exit:
-    Console(stderr=True).print(Text(f"ERROR: {message}"), soft_wrap=True)
-    return typer.Exit(code)
-
-
-def _settings() -> Settings:
-    try:
-        return read_settings()
-    except SettingsError as error:
-        raise _fail(str(error)) from error
-
-
-@contextmanager
-def _journal(settings: Settings) -> Iterator[Store]:
-    try:
-        store = Store(settings.resolved_database_url, upgrade=False)
-        try:
-            yield store
-        finally:
-            store.close()
-    except (DatabaseRefused, SQLAlchemyError) as error:
-        said = one_line(error)
-        raise _fail(f"HARNESS_DATABASE_URL leads to no database: {said}", 1) from error
-
 
 # ── review ────────────────────────────────────────────────────────────────────────────────────
 
@@ -68,10 +34,10 @@ def review(
     """Add a person's verdict to a session, closed or not. The latest counts."""
     try:
         event = reviewed(verdict, category, note.encode("utf-8", "replace").decode())
-        with _journal(_settings()) as store:
+        with journal(settings_here()) as store:
             append_to(store, session, lambda _: [event])
     except (BadVerdict, CannotAppend) as error:
-        raise _fail(visible(str(error))) from error
+        raise bad_input(visible(str(error))) from error
     typer.echo(f"{session}: {verdict}" + (f" ({category})" if category else ""))
 
 
@@ -85,12 +51,12 @@ def regrade(
     ] = False,
 ) -> None:
     """Read stored results again by the task's rules as they are now. Shows hidden values."""
-    settings = _settings()
-    chosen = _task(settings, task)
+    settings = settings_here()
+    chosen = known_task(settings, task)
     state = StatePaths(settings.state_dir.absolute())
     here = name_of(state)
     found: list[Regrade] = []
-    with _journal(settings) as store:
+    with journal(settings) as store:
         sessions = sessions_of(store, chosen.name)
         shown = sys.stderr.isatty()
         with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar:
@@ -103,16 +69,6 @@ def regrade(
                 except (CannotAppend, ValueError) as error:
                     found.append(Regrade(name, 0, 0, problem=str(error)))
     _show(found, chosen, applied=apply)
-
-
-def _task(settings: Settings, name: str) -> Task:
-    try:
-        tasks = find_tasks(settings.tasks_dir)
-    except TaskError as error:
-        raise _fail(str(error)) from error
-    if name not in tasks:
-        raise _fail(f"no task {name!r} in {settings.tasks_dir}; there are: {', '.join(tasks)}")
-    return tasks[name]
 
 
 def _show(found: list[Regrade], task: Task, *, applied: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,37 +16,16 @@ from harness.datasets import datasets
 from harness.prompt import build_prompt
 from harness.regions import EditableFile
 from harness.scaffold import ScaffoldError, new_task, parse_regions
-from harness.settings import Settings, SettingsError, read_settings
+from harness.settings import Settings
 from harness.soundness import CHECKS, Outcome, check_task
-from harness.task import Task, TaskError, find_tasks, load_task, schema
+from harness.task import Task, TaskError, load_task, schema
+from harness.terminal import all_tasks, bad_input, settings_here
 
 app = typer.Typer(
     no_args_is_help=True, help="Tasks: what there is, a new one, whether it is sound."
 )
 
-BAD_INPUT = 2
-"""exit code for a mistake in the command or its input"""
-
 Name = Annotated[str, typer.Argument(help="The task's name.")]
-
-
-def _fail(message: str, code: int = BAD_INPUT) -> typer.Exit:
-    Console(stderr=True).print(Text(f"ERROR: {message}"), soft_wrap=True)
-    return typer.Exit(code)
-
-
-def _settings() -> Settings:
-    try:
-        return read_settings()
-    except SettingsError as error:
-        raise _fail(str(error)) from error
-
-
-def _tasks(settings: Settings) -> Mapping[str, Task]:
-    try:
-        return find_tasks(settings.tasks_dir)
-    except TaskError as error:
-        raise _fail(f"{error}") from error
 
 
 def _task(settings: Settings, name: str) -> Task:
@@ -56,7 +34,7 @@ def _task(settings: Settings, name: str) -> Task:
     try:
         return load_task(folder)
     except TaskError as error:
-        raise _fail(f"{error}\nSee: harness task check {name}") from error
+        raise bad_input(f"{error}\nSee: harness task check {name}") from error
 
 
 def _folder(settings: Settings, name: str) -> Path:
@@ -64,7 +42,7 @@ def _folder(settings: Settings, name: str) -> Path:
     if "/" not in name and (folder / "task.yaml").is_file():
         return folder
     known = ", ".join(sorted(p.parent.name for p in settings.tasks_dir.glob("*/task.yaml")))
-    raise _fail(f"no task {name!r} in {settings.tasks_dir}; there are: {known or 'none'}")
+    raise bad_input(f"no task {name!r} in {settings.tasks_dir}; there are: {known or 'none'}")
 
 
 @app.command("list")
@@ -72,7 +50,7 @@ def list_tasks(
     as_json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
 ) -> None:
     """The tasks, their profiles and baselines."""
-    settings = _settings()
+    settings = settings_here()
     rows = [
         {
             "name": task.name,
@@ -81,7 +59,7 @@ def list_tasks(
             "profiles": list(task.profiles),
             "baselines": list(task.baselines),
         }
-        for task in _tasks(settings).values()
+        for task in all_tasks(settings).values()
     ]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
@@ -98,7 +76,7 @@ def show(
     name: Name, as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False
 ) -> None:
     """A task's regions, stages, limits, metrics and data, the hidden ones too."""
-    settings = _settings()
+    settings = settings_here()
     task = _task(settings, name)
     if as_json:
         typer.echo(json.dumps(task.model_dump(mode="json"), indent=1))
@@ -163,10 +141,10 @@ def prompt(
     profile: Annotated[str | None, typer.Option(help="The first one if left out.")] = None,
 ) -> None:
     """What an agent is told at the start, but for results that a server has measured."""
-    task = _task(_settings(), name)
+    task = _task(settings_here(), name)
     chosen = profile or next(iter(task.profiles))
     if chosen not in task.profiles:
-        raise _fail(f"no profile {chosen!r}; profiles: {', '.join(task.profiles)}")
+        raise bad_input(f"no profile {chosen!r}; profiles: {', '.join(task.profiles)}")
     files = {
         file.name: EditableFile.from_text(
             file.name, task.read_file(file.name), file.region_tuples()
@@ -196,16 +174,16 @@ def new(
     regions: Annotated[str, typer.Option(help="Editable lines: 10-20,33-40.")],
 ) -> None:
     """Write a task that is sound already, to go on from."""
-    settings = _settings()
+    settings = settings_here()
     try:
         folder = new_task(settings.tasks_dir, name, file, parse_regions(regions))
         schema_file = settings.tasks_dir / "task.schema.json"
         if not schema_file.exists():
             schema_file.write_text(schema_text(), encoding="utf-8")
     except ScaffoldError as error:
-        raise _fail(str(error)) from error
+        raise bad_input(str(error)) from error
     except OSError as error:
-        raise _fail(f"{error.filename}: {error.strerror}") from error
+        raise bad_input(f"{error.filename}: {error.strerror}") from error
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         typer.echo(f"{path}")
     typer.echo(f"Lines with TODO are yours to fill in. Then: harness task check {name}")
@@ -220,7 +198,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
 ) -> None:
     """Prove a task sound: 0 if it is, 1 with what to mend, file and line, if it is not."""
-    settings = _settings()
+    settings = settings_here()
     folder = _folder(settings, name)
     outcomes: list[Outcome] = []
     console = Console()
@@ -232,7 +210,7 @@ def check(
                 if not as_json:
                     _show(outcome, console)
     except KeyError as error:
-        raise _fail(f"no profile {error.args[0]!r}; see: harness task show {name}") from error
+        raise bad_input(f"no profile {error.args[0]!r}; see: harness task show {name}") from error
     if as_json:
         typer.echo(json.dumps([_as_json(outcome) for outcome in outcomes], indent=1))
     raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)

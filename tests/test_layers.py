@@ -15,12 +15,18 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("server",),
     ("harness.api", "harness.cli", "harness.doctor"),
-    ("harness.task_commands", "harness.judging", "harness.confirm_command"),
-    ("harness.baseline_command",),
+    (
+        "harness.task_commands",
+        "harness.judging",
+        "harness.confirm_command",
+        "harness.baseline_command",
+    ),
+    ("harness.house_sessions",),
     ("harness.scaffold",),
     ("harness.soundness",),
     ("harness.trial",),
     ("harness.demo",),
+    ("harness.terminal",),
     (
         "harness.mcp_server",
         "harness.stream",
@@ -54,9 +60,9 @@ FLOORS = (
     ("harness.rows",),
     ("harness.entries",),
     ("harness.outcomes", "harness.regrading"),
-    ("harness.appending",),
     (
         "harness.session",
+        "harness.appending",
         "harness.ending",
         "harness.prompt",
         "harness.retention",

@@ -1,0 +1,76 @@
+"""What the commands of the terminal share: errors of one line, the settings, tasks, the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from sqlalchemy.exc import SQLAlchemyError
+
+from harness.database import DatabaseRefused, one_line
+from harness.settings import Settings, SettingsError, read_settings
+from harness.store import Store
+from harness.task import Task, TaskError, find_tasks
+
+BAD_INPUT = 2
+"""exit code for a mistake in the command or its input"""
+
+
+def fail(message: str, code: int = 1) -> typer.Exit:
+    """Print the error; what it gives back is to be raised."""
+    # An error is one line, however narrow the terminal: programs read it too.
+    Console(stderr=True).print(Text(f"ERROR: {message}"), soft_wrap=True)
+    return typer.Exit(code)
+
+
+def bad_input(message: str) -> typer.Exit:
+    """`fail` for a mistake of who typed the command."""
+    return fail(message, BAD_INPUT)
+
+
+def settings_here() -> Settings:
+    """As the environment gives them. Raises typer.Exit, as all below."""
+    try:
+        return read_settings()
+    except SettingsError as error:
+        raise bad_input(str(error)) from error
+
+
+def all_tasks(settings: Settings) -> Mapping[str, Task]:
+    try:
+        return find_tasks(settings.tasks_dir)
+    except TaskError as error:
+        raise bad_input(str(error)) from error
+
+
+def known_task(settings: Settings, name: str | None) -> Task:
+    """The task of that name; the first one for None."""
+    tasks = all_tasks(settings)
+    if name is None and tasks:
+        name = next(iter(tasks))
+    if name is None or name not in tasks:
+        known = ", ".join(tasks) or f"none in {settings.tasks_dir}; set HARNESS_TASKS_DIR"
+        raise bad_input(f"no task {name!r}; tasks: {known}")
+    return tasks[name]
+
+
+def known_profile(task: Task, name: str) -> str:
+    if name not in task.profiles:
+        raise bad_input(f"no profile {name!r}; profiles: {', '.join(task.profiles)}")
+    return name
+
+
+@contextmanager
+def journal(settings: Settings) -> Iterator[Store]:
+    """The database that the settings lead to, as it is: one of an older version is refused."""
+    try:
+        store = Store(settings.resolved_database_url, upgrade=False)
+        try:
+            yield store
+        finally:
+            store.close()
+    except (DatabaseRefused, SQLAlchemyError) as error:
+        raise fail(f"HARNESS_DATABASE_URL leads to no database: {one_line(error)}") from error
