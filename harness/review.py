@@ -246,7 +246,8 @@ def _compute(story: Story, unedited: StoryTest | None) -> Iterator[Matter]:
             yield Matter(text, test.step, test.number)
     for test, label, audit in _audits(story):
         for cost in costs(audit):
-            text = f"Test #{test.number}, {label}: {cost.name} {cost.value:,.6g}"
+            digits = ",.0f" if float(cost.value).is_integer() else ",.6g"
+            text = f"Test #{test.number}, {label}: {cost.name} {cost.value:{digits}}"
             if cost.unedited:
                 text += f", {cost.value / cost.unedited:.2f} times the unedited file's"
             yield Matter(text, test.step, test.number)
@@ -262,20 +263,21 @@ def _conduct_section(story: Story, unedited: StoryTest | None) -> Section:
         for entry in _entries(found)
     }
     new: list[Matter] = []
-    usual: list[Matter] = []
     facts: list[Facts] = []
     problems: list[Matter] = []
     for test, title, role, found in _titled(story.results):
+        usual: list[tuple[str, str]] = []
         for entry in _entries(found):
-            matter = Matter(title, test.step, test.number, _said(entry))
             if _same(role, entry) in known:
-                usual.append(replace(matter, text=f"{title}, as the unedited file's did"))
+                usual.append((_said(entry), ""))
             else:
-                new.append(matter)
+                new.append(Matter(title, test.step, test.number, _said(entry)))
         if more := found.get("more"):
             new.append(Matter(f"{title}: and {more} more that are not kept", None, test.number))
         if problem := found.get("problem"):
             problems.append(Matter(f"{title}: the record: {problem}", test.step, test.number))
+        if usual:
+            facts.append(Facts(f"{title}: what the unedited file's did too", tuple(usual)))
         expected = found.get("expected")
         rows = expected.items() if isinstance(expected, Mapping) else ()
         facts.append(Facts(f"{title}: to be expected", tuple((k, f"{v:,}") for k, v in rows)))
@@ -283,9 +285,9 @@ def _conduct_section(story: Story, unedited: StoryTest | None) -> Section:
         "Processes and paths",
         "What the processes of a test opened, started and connected to, as they recorded it "
         "themselves: evidence, which edited code could falsify, and no boundary. What any step "
-        "may open is counted below.",
-        (*problems, *new, *usual),
-        "Nothing but what any step opens."
+        "may open, and what the unedited file's test did too, is folded below.",
+        (*problems, *new),
+        "Nothing but what any step opens, or the unedited file's did too."
         if facts
         else "No record of it is here. The sandbox, not a record, is what holds it.",
         facts=tuple(facts),

@@ -15,7 +15,7 @@ import io
 import re
 import tempfile
 import tokenize
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -88,7 +88,7 @@ def check_task(
     except TaskError as error:
         found = [_schema_fault(folder, problem) for problem in error.problems]
         yield Outcome("schema", tuple(found))
-        yield from _left_out(list(CHECKS)[1:], "task.yaml cannot be read")
+        yield from _left_out("schema", "task.yaml cannot be read")
         return
     yield Outcome("schema", notes=tuple(_todos(task)))
     chosen = profile or smallest(task)
@@ -101,12 +101,12 @@ def check_task(
     data = _data(task, chosen, settings, tell)
     yield data
     if not all(outcome.ok for outcome in (*texts, data)):
-        yield from _left_out(list(CHECKS)[4:], "what is above comes first")
+        yield from _left_out("data", "what is above comes first")
         return
     checks = _checks(task, chosen, settings, tell)
     yield checks
     if checks.faults:
-        yield from _left_out(list(CHECKS)[5:], "what is above comes first")
+        yield from _left_out("checks", "what is above comes first")
         return
     yield from _session(task, chosen, settings, tell)
 
@@ -122,8 +122,10 @@ def smallest(task: Task) -> str:
     return min(task.profiles, key=size)
 
 
-def _left_out(names: Sequence[str], why: str) -> Iterator[Outcome]:
-    for name in names:
+def _left_out(last: str, why: str) -> Iterator[Outcome]:
+    """The checks behind the `last` one that was made."""
+    names = list(CHECKS)
+    for name in names[names.index(last) + 1 :]:
         yield Outcome(name, skipped=why)
 
 
@@ -344,7 +346,6 @@ def _session(
     task: Task, profile: str, settings: Settings, tell: Callable[[str], None]
 ) -> Iterator[Outcome]:
     tell(f"a session on {profile}")
-    rest = list(CHECKS)[6:]
     with tempfile.TemporaryDirectory(prefix="harness-task-", ignore_cleanup_errors=True) as folder:
         try:
             trial = play(task, profile, settings, Path(folder))
@@ -352,7 +353,7 @@ def _session(
             yield Outcome(
                 "session", (Fault("session", _at(task, "profiles", profile), str(error)),)
             )
-            yield from _left_out(rest, "the session did not come to a result")
+            yield from _left_out("session", "the session did not come to a result")
             return
         yield Outcome("session", tuple(_unfinished(task, profile, trial)))
         yield Outcome("feedback", tuple(_feedback(task, profile, trial)))

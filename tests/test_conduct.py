@@ -240,7 +240,7 @@ def test_audits_are_told_by_how_close_they_came_to_their_limits() -> None:
     assert "Test #1, fit-toy: numbers 200, 2.00 times the unedited file's" in told
 
 
-def test_what_the_unedited_files_do_too_comes_last() -> None:
+def test_what_the_unedited_files_do_too_is_folded() -> None:
     def doing(*what: str) -> dict[str, Any]:
         entries = [
             {"event": "subprocess.Popen", "what": w, "writes": False, "count": 2} for w in what
@@ -253,6 +253,11 @@ def test_what_the_unedited_files_do_too_comes_last() -> None:
     )
     assert [(m.text, m.detail) for m in found.matters] == [
         ("Test #1, fit-toy run", "started /bin/ls: ls (2 times)"),
-        ("Test #1, fit-toy run, as the unedited file's did", "started /bin/cc: cc b.c (2 times)"),
     ]
-    assert found.facts[0].rows == (("packages", "9"),)
+    assert [(part.title, part.rows) for part in found.facts] == [
+        (
+            "Test #1, fit-toy run: what the unedited file's did too",
+            (("started /bin/cc: cc b.c (2 times)", ""),),
+        ),
+        ("Test #1, fit-toy run: to be expected", (("packages", "9"),)),
+    ]

@@ -276,4 +276,4 @@ def test_a_task_that_is_not_there_is_one_line(
 ) -> None:
     code, said = harness("regrade", "nothing")
     assert (code, said.count("\n")) == (2, 1)
-    assert said.startswith("ERROR: no task 'nothing' in ")
+    assert said.startswith("ERROR: no task 'nothing'; tasks: two-files")
