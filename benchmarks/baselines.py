@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from harness.edits import apply_edit
-from harness.regions import EditableFile
 from harness.task import Task
 
 
@@ -12,12 +11,7 @@ def baseline_files(task: Task, name: str) -> dict[str, str]:
 
     Raises KeyError if the task has no such baseline.
     """
-    files = {
-        file.name: EditableFile.from_text(
-            file.name, task.read_file(file.name), file.region_tuples()
-        )
-        for file in task.files
-    }
+    files = task.shipped()
     for edit in task.baseline(name).edits:
         after = apply_edit(files, edit).after
         files[after.name] = after

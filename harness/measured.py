@@ -15,7 +15,6 @@ from harness.edits import apply_edit
 from harness.events import TestFinished, digest_of
 from harness.likeness import UNEDITED
 from harness.outcomes import surroundings
-from harness.regions import EditableFile
 from harness.scoring import Result, sample
 from harness.store import Store
 from harness.task import Task
@@ -81,12 +80,7 @@ def tests_of(
 
 def files_digest(task: Task, baseline: str) -> str:
     """As a session's, of the files with a baseline's edits, or without any (`UNEDITED`)."""
-    files = {
-        file.name: EditableFile.from_text(
-            file.name, task.read_file(file.name), file.region_tuples()
-        )
-        for file in task.files
-    }
+    files = task.shipped()
     for edit in task.baseline(baseline).edits if baseline else ():
         after = apply_edit(files, edit).after
         files[after.name] = after

@@ -25,7 +25,6 @@ from harness.events import TestFinished, TestRegraded, seal
 from harness.grades import graded, values_of
 from harness.jobs.plan import read_status
 from harness.metrics import METRICS_BYTES, Scores
-from harness.regions import EditableFile, locked_digest
 from harness.session import Attempt, SessionState
 from harness.store import Store
 from harness.task import Metric, Stage, Task
@@ -107,7 +106,7 @@ def _attempt(
     try:
         if header.profile not in task.profiles:
             raise _LeftAlone(f"the task has no profile {header.profile} now")
-        if header.locked_digest != _locked(task):
+        if header.locked_digest != task.locked_digest():
             raise _LeftAlone("it was trained from another locked text")
         if attempt.place is not None and attempt.place != here:
             raise _LeftAlone(
@@ -120,14 +119,6 @@ def _attempt(
     now = graded(before, event)
     changes = tuple(_changes(header.task_version, before, now))
     return Regrade(*key, event if changes else None, changes)
-
-
-def _locked(task: Task) -> str:
-    files = [
-        EditableFile.from_text(file.name, task.read_file(file.name), file.region_tuples())
-        for file in task.files
-    ]
-    return locked_digest(files, task.sibling_contents())
 
 
 # ── reading ───────────────────────────────────────────────────────────────────────────────────

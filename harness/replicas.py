@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from harness.likeness import UNEDITED
-from harness.regions import EditableFile, locked_digest
 from harness.submissions import Submission
 from harness.task import Task
 
@@ -58,12 +57,9 @@ def of_submission(task: Task, found: Submission, count: int) -> Replica:
             f"is version {task.version} now; if only the scoring has changed, first: "
             f"harness regrade {task.name} --apply"
         )
-    files = [
-        EditableFile.from_text(file.name, task.read_file(file.name), file.region_tuples())
-        for file in task.files
-    ]
-    same = {file.name: file.text for file in files} == {f.name: f.text for f in header.files}
-    if not same or locked_digest(files, task.sibling_contents()) != header.locked_digest:
+    texts = {name: file.text for name, file in task.shipped().items()}
+    same = texts == {file.name: file.text for file in header.files}
+    if not same or task.locked_digest() != header.locked_digest:
         raise BadReplica(f"the files of {task.name} are others than session {header.session} had")
     return Replica("confirmation", header.session, fresh_seeds(count, found.seeds))
 

@@ -79,12 +79,7 @@ def rerun(
     story: Story, task: Task, profile: str, place: Place, tell: Callable[[str], None]
 ) -> Iterator[Rerun]:
     """Each finished test of the story again, in order. Raises RerunError before the first."""
-    shipped = {
-        file.name: EditableFile.from_text(
-            file.name, task.read_file(file.name), file.region_tuples()
-        )
-        for file in task.files
-    }
+    shipped = task.shipped()
     _require_same_locked(story, shipped)
     data = next(d for d in datasets(task, place.data_dir) if profile in d.profiles)
     if not data.ready:
@@ -118,7 +113,7 @@ def _run(
     shipped: dict[str, EditableFile],
     tell: Callable[[str], None],
 ) -> Rerun:
-    constraints = {file.name: file.constraints for file in task.files}
+    constraints = task.constraints()
 
     def refused(findings: Sequence[Finding]) -> Rerun:
         told = "; ".join(f.describe(several_files=len(shipped) > 1) for f in findings[:3])

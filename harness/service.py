@@ -78,7 +78,7 @@ from harness.journal_size import require_room, weights
 from harness.measured import measured
 from harness.probes import Kind, check_report, report_of, submit_check
 from harness.prompt import build_prompt, visible_decimals
-from harness.regions import EditableFile, locked_digest
+from harness.regions import EditableFile
 from harness.replicas import Replica
 from harness.results import collect
 from harness.session import (
@@ -347,15 +347,7 @@ class Service:
                 )
                 for file in task.files
             ),
-            locked_digest=locked_digest(
-                [
-                    EditableFile.from_text(
-                        file.name, task.read_file(file.name), file.region_tuples()
-                    )
-                    for file in task.files
-                ],
-                task.sibling_contents(),
-            ),
+            locked_digest=task.locked_digest(),
         )
         token_sha256 = _sha256(token)
         results = await self.in_thread(measured, self.store, task, profile, header.locked_digest)
@@ -416,13 +408,8 @@ class Service:
             live.journaled += weights(event for event, _ in added)
             self.telemetry.journaled(event for event, _ in added)
 
-        pristine = {
-            file.name: EditableFile.from_text(
-                file.name, task.read_file(file.name), file.region_tuples()
-            )
-            for file in task.files
-        }
-        constraints = {file.name: file.constraints for file in task.files}
+        pristine = task.shipped()
+        constraints = task.constraints()
         session = Session(
             header,
             events,

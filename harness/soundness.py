@@ -26,7 +26,6 @@ from harness.datasets import DataError, datasets, prepare
 from harness.edits import apply_edit
 from harness.errors import AgentError
 from harness.jobs.plan import PlanError
-from harness.regions import EditableFile
 from harness.settings import Settings
 from harness.task import Region, Task, TaskError, line_of, load_task
 from harness.trial import Trial, TrialError, play
@@ -155,15 +154,6 @@ def _todos(task: Task) -> Iterator[str]:
 # From the texts alone
 
 
-def _pristine(task: Task) -> dict[str, EditableFile]:
-    return {
-        file.name: EditableFile.from_text(
-            file.name, task.read_file(file.name), file.region_tuples()
-        )
-        for file in task.files
-    }
-
-
 def _regions(task: Task) -> Iterator[Fault]:
     for index, file in enumerate(task.files):
         if not file.name.endswith(".py"):
@@ -247,7 +237,7 @@ def _logical_lines(text: str) -> Iterator[tuple[int, int]]:
 
 def _locked_lines(task: Task) -> Iterator[Fault]:
     """Lines and gaps that an edit of an agent changes although no region holds them."""
-    files = _pristine(task)
+    files = task.shipped()
     for name, file in files.items():
         path = task.root_folder / name
         open_lines = {n for r in file.regions for n in range(r.first, r.last + 1)}

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, 
 
 from harness.constraints import Constraints
 from harness.metrics import CurvePoint, Scores, read_curve, read_scores
+from harness.regions import EditableFile, locked_digest
 from harness.workspace import SAFE_NAME
 
 Role = Literal["contract", "reference", "preflight", "feed", "run", "serve", "score"]
@@ -376,6 +377,23 @@ class Task(_Part):
     def read_file(self, name: str) -> str:
         """The text of an editable file or sibling as shipped; KeyError if it is neither."""
         return self._contents[name].decode("utf-8")
+
+    def shipped(self) -> dict[str, EditableFile]:
+        """The editable files, unedited, in the task's order."""
+        return {
+            file.name: EditableFile.from_text(
+                file.name, self.read_file(file.name), file.region_tuples()
+            )
+            for file in self.files
+        }
+
+    def constraints(self) -> dict[str, Constraints]:
+        """What the regions of each editable file may hold."""
+        return {file.name: file.constraints for file in self.files}
+
+    def locked_digest(self) -> str:
+        """Over every locked byte of the editable files and the whole of their siblings."""
+        return locked_digest(list(self.shipped().values()), self.sibling_contents())
 
     def sibling_contents(self) -> list[tuple[str, bytes]]:
         """(name, content) of each locked sibling, in the task's order."""

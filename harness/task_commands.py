@@ -14,7 +14,6 @@ from rich.text import Text
 
 from harness.datasets import datasets
 from harness.prompt import build_prompt
-from harness.regions import EditableFile
 from harness.scaffold import ScaffoldError, new_task, parse_regions
 from harness.settings import Settings
 from harness.soundness import CHECKS, Outcome, check_task
@@ -145,12 +144,7 @@ def prompt(
     chosen = profile or next(iter(task.profiles))
     if chosen not in task.profiles:
         raise bad_input(f"no profile {chosen!r}; profiles: {', '.join(task.profiles)}")
-    files = {
-        file.name: EditableFile.from_text(
-            file.name, task.read_file(file.name), file.region_tuples()
-        )
-        for file in task.files
-    }
+    files = task.shipped()
     typer.echo(build_prompt(task, chosen, files, {}), nl=False)
 
 

@@ -24,7 +24,6 @@ from harness.jobs.local import LocalExecutor
 from harness.jobs.plan import Surroundings, make_check_plan
 from harness.jobs.starting import NotStarted, Starting
 from harness.probes import Kind, check_report, submit_check
-from harness.regions import EditableFile
 from harness.task import Task
 from harness.workspace import RunPaths
 
@@ -163,12 +162,7 @@ class _Vetted:
         self.task, self.profile, self.folder = task, profile, folder
         self.data, self.state, self.sandboxed = data, state, sandboxed
         self.verdict = Verdict(case.name)
-        self.pristine = {
-            file.name: EditableFile.from_text(
-                file.name, task.read_file(file.name), file.region_tuples()
-            )
-            for file in task.files
-        }
+        self.pristine = task.shipped()
         self.files = dict(self.pristine)
         self._waiting: list[Kind] = []
         self._runs: list[RunPaths] = []
@@ -185,7 +179,7 @@ class _Vetted:
                 self.verdict.findings.append(Finding(error.code, "", 0, message))
                 return
             self.files[result.after.name] = result.after
-        constraints = {file.name: file.constraints for file in self.task.files}
+        constraints = self.task.constraints()
         self.verdict.findings += static.find_all(self.files.values(), self.pristine, constraints)
 
     def begin(self, executor: LocalExecutor, kinds: Sequence[Kind], runs: list[RunPaths]) -> None:

@@ -13,7 +13,6 @@ from fastapi.testclient import TestClient
 from custom_pretrain import TrainConfig
 from harness.measured import UNEDITED
 from harness.prompt import build_prompt
-from harness.regions import EditableFile
 from harness.task import Task, find_tasks
 
 ROOT = Path(__file__).parents[1]
@@ -22,12 +21,7 @@ ROOT = Path(__file__).parents[1]
 def prompt_of(
     task: Task, profile: str, results: Mapping[str, Mapping[str, float]] | None = None
 ) -> str:
-    files = {
-        file.name: EditableFile.from_text(
-            file.name, task.read_file(file.name), file.region_tuples()
-        )
-        for file in task.files
-    }
+    files = task.shipped()
     return build_prompt(task, profile, files, results or {})
 
 

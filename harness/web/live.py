@@ -10,7 +10,6 @@ from harness.events import TestFinished
 from harness.measured import UNEDITED as UNEDITED_FILES
 from harness.measured import measured, tests_of
 from harness.prompt import build_prompt
-from harness.regions import locked_digest
 from harness.service import LiveSession, Service
 from harness.story import Story, StoryTest, live_story, stages_of
 from harness.task import Task
@@ -21,7 +20,6 @@ from harness.web.sources import (
     Reference,
     listed,
     published,
-    shipped,
 )
 from harness.workspace import SessionPaths, read_log
 
@@ -96,13 +94,12 @@ class LiveSource:
         return progress_text(active.number, progress).split(". Nothing", 1)[0]
 
     async def prompt(self, task: Task, profile: str) -> str:
-        files = shipped(task)
-        digest = locked_digest(list(files.values()), task.sibling_contents())
+        digest = task.locked_digest()
         results = await self.service.in_thread(measured, self.service.store, task, profile, digest)
         return build_prompt(
             task,
             profile,
-            files,
+            task.shipped(),
             {name: mean.metrics for name, mean in results.items()},
             {name: mean.seeds for name, mean in results.items()},
         )

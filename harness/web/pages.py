@@ -33,7 +33,7 @@ from harness.review import flattened, percent, review
 from harness.story import Story, StoryTest, verdict_text
 from harness.task import Task
 from harness.web import boards, views
-from harness.web.sources import UNEDITED, Listed, LogName, Reference, Source, shipped
+from harness.web.sources import UNEDITED, Listed, LogName, Reference, Source
 
 HERE = Path(__file__).parent
 PAGE_SESSIONS = 100
@@ -445,7 +445,7 @@ class _Site:
             self.source,
             task=task,
             instruction=instruction,
-            files=[(file, views.file_lines(file, None)) for file in shipped(task).values()],
+            files=[(file, views.file_lines(file, None)) for file in task.shipped().values()],
             titles={r.name: r.title for f in task.files for r in f.regions},
         )
 

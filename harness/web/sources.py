@@ -12,7 +12,6 @@ from harness.board import LeaderboardView
 from harness.prompt import build_prompt
 from harness.recorded import RecordingError
 from harness.recordings import read_recordings
-from harness.regions import EditableFile
 from harness.replay_view import task_files
 from harness.story import Story, StoryTest, story_of
 from harness.task import Metric, Task, TaskError, find_tasks
@@ -125,16 +124,6 @@ def listed(
     )
 
 
-def shipped(task: Task) -> dict[str, EditableFile]:
-    """The task's editable files, unedited."""
-    return {
-        file.name: EditableFile.from_text(
-            file.name, task.read_file(file.name), file.region_tuples()
-        )
-        for file in task.files
-    }
-
-
 def primary_metric(story: Story, tasks: Mapping[str, Task]) -> Metric | None:
     task = tasks.get(story.recording.task)
     if task is None:
@@ -215,7 +204,7 @@ class FileSource:
 
     async def prompt(self, task: Task, profile: str) -> str:
         """Without results that a server has measured: files know of none."""
-        return build_prompt(task, profile, shipped(task), {})
+        return build_prompt(task, profile, task.shipped(), {})
 
     async def leaderboard(self, task: str) -> LeaderboardView | None:
         return None
