@@ -82,6 +82,15 @@ class Scores(BaseModel):
     audit: dict[str, JsonValue] = {}
     """What an audit measured; for people only."""
 
+    def private(self) -> dict[str, Any]:
+        """What no agent may see of the numbers themselves, as a test's event keeps it."""
+        windows = self.hidden_per_window.items()
+        return {
+            "metrics": self.hidden,
+            "final": self.final,
+            "final_windows": {name: losses for name, losses in windows if name in self.final},
+        }
+
 
 class _Hidden(BaseModel):
     model_config = ConfigDict(extra="forbid")

@@ -23,7 +23,6 @@ from harness.events import (
     Header,
     Reviewed,
     TestFinished,
-    TestQueued,
     digest_of,
 )
 from harness.grades import values_of
@@ -144,10 +143,7 @@ def outcome_of(
     `references` are those of the header's files (`References.of`).
     """
     state = SessionState.start(header)
-    snapshots: dict[tuple[int, int], Files] = {}
     for event in events:
-        if isinstance(event, TestQueued):
-            snapshots[event.number, event.attempt] = dict(state.files)
         state.apply(event)
     tests: dict[int, TestOutcome] = {}
     for attempt in state.attempts:
@@ -156,8 +152,8 @@ def outcome_of(
     submitted = tests.get(state.submitted.number) if state.submitted else None
     found: Likeness | None = None
     if submitted is not None and header.purpose == "agent":
-        files = snapshots[submitted.number, submitted.attempt]
-        found = likeness(_form(files), references.unedited, references.baselines)
+        tested = next(a for a in state.attempts if a.number == submitted.number and a.result)
+        found = likeness(_form(tested.files), references.unedited, references.baselines)
     return Outcome(
         session=header.session,
         purpose=header.purpose,

@@ -139,15 +139,7 @@ def _event(task: Task, profile: str, paths: RunPaths, before: TestFinished) -> T
         if scores is None:
             continue
         visible[stage.name] = scores.visible if before.void is None else {}
-        hidden[stage.name] = {
-            "metrics": scores.hidden,
-            "final": scores.final,
-            "final_windows": {
-                name: losses
-                for name, losses in scores.hidden_per_window.items()
-                if name in scores.final
-            },
-        }
+        hidden[stage.name] = scores.private()
     primary = task.primary(profile)
     private, private_digest = seal(hidden)
     return TestRegraded(

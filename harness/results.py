@@ -45,16 +45,7 @@ def collect(
         if task.feedback is not None and task.metrics_of(profile, stage.name, kind="feedback"):
             feedback = feedback_lines(log, task.feedback.prefix, FEEDBACK_LINES)
         if scores is not None:
-            hidden[stage.name] = {
-                "metrics": scores.hidden,
-                "final": scores.final,
-                "audit": scores.audit,
-                "final_windows": {
-                    name: losses
-                    for name, losses in scores.hidden_per_window.items()
-                    if name in scores.final
-                },
-            }
+            hidden[stage.name] = scores.private() | {"audit": scores.audit}
         # For people only: it may name what an agent should not learn of the machine.
         if stage.label in planned and (found := conduct(task, plan, planned[stage.label], paths)):
             hidden[stage.name] = hidden.get(stage.name, {}) | {"conduct": found}

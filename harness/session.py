@@ -66,6 +66,8 @@ class Attempt:
     attempt: int
     files_digest: str
     seed: int
+    files: Files
+    """the editable ones, as they were when it was queued"""
     place: str | None = None
     queued_at: datetime | None = None
     counted: bool = False
@@ -134,6 +136,7 @@ class SessionState:
                         event.attempt,
                         event.files_digest,
                         event.seed,
+                        dict(self.files),
                         event.place,
                         event.at,
                     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.events import AnyEvent, Header, TestQueued
+from harness.events import AnyEvent, Header
 from harness.regions import EditableFile
 from harness.session import SessionState
 
@@ -57,10 +57,7 @@ def submission_of(header: Header, events: Sequence[AnyEvent]) -> Submission:
     if header.purpose != "agent":
         raise NoSubmission(f"session {name} is the harness's own: a {header.purpose}")
     state = SessionState.start(header)
-    tested: dict[tuple[int, int], Files] = {}
     for event in events:
-        if isinstance(event, TestQueued):
-            tested[event.number, event.attempt] = dict(state.files)
         state.apply(event)
     if state.submitted is None:
         ended = "ended without a submission" if state.ended else "is open: nothing is submitted yet"
@@ -74,5 +71,5 @@ def submission_of(header: Header, events: Sequence[AnyEvent]) -> Submission:
         version=int(attempt.result.provenance.get("task_version", header.task_version)),
         seeds=frozenset(a.seed for a in state.attempts),
         start=SessionState.start(header).files,
-        files=tested[number, attempt.attempt],
+        files=attempt.files,
     )

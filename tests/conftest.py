@@ -15,8 +15,10 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 from live import served
 from postgres import Cluster, cluster, why_not
+from typer.testing import CliRunner
 
 import server
+from harness.cli import app
 from harness.datasets import prepare
 from harness.events import AnyEvent, Header, TestFinished
 from harness.jobs.local import LocalExecutor
@@ -33,6 +35,9 @@ hypothesis_settings.load_profile("suite")
 
 KEY = "a-key-for-these-tests"
 """what a client of `start_server` sends unless it is told otherwise"""
+
+Harness = Callable[..., tuple[int, str]]
+"""the terminal command: its arguments to its exit code and output"""
 
 TOY_TASKS = Path(__file__).parent / "tasks"
 
@@ -159,6 +164,21 @@ def _end_runs(state: Path) -> None:
     executor = LocalExecutor()
     for plan in state.glob("sessions/*/runs/*/plan.json"):
         executor.cancel(RunPaths(plan.parent))
+
+
+@pytest.fixture
+def harness(tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
+    """Run a command on this test's state folder; its exit code and output."""
+    monkeypatch.setenv("HARNESS_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("HARNESS_TASKS_DIR", str(TOY_TASKS))
+    monkeypatch.setenv("HARNESS_DATA_DIR", str(toy_data))
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*args: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, args)
+        return result.exit_code, result.output
+
+    return run
 
 
 @pytest.fixture

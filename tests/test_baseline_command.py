@@ -7,45 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import KEY, TOY_TASKS, stored
+from conftest import KEY, Harness, stored
 from fastapi.testclient import TestClient
-from typer.testing import CliRunner
 
-from harness.cli import app
 from harness.events import TestFinished
 from harness.jobs.plan import read_plan
 from harness.store import Store
 from harness.workspace import RunPaths
 
 
-@pytest.fixture
-def place(tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HARNESS_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(TOY_TASKS))
-    monkeypatch.setenv("HARNESS_DATA_DIR", str(toy_data))
-    monkeypatch.setenv("COLUMNS", "200")
-    return tmp_path
-
-
-def harness(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, arguments)
-    return result.exit_code, result.output
-
-
-def test_baselines_are_tested_with_each_seed_and_ranked(place: Path) -> None:
+def test_baselines_are_tested_with_each_seed_and_ranked(harness: Harness, tmp_path: Path) -> None:
     code, output = harness("baseline", "run", "two-files", "--all", "--seeds", "7,8")
     assert code == 0, output
     assert "harness leaderboard two-files --profile toy" in output
-    store = Store(f"sqlite:///{place / 'state' / 'harness.sqlite3'}")
+    store = Store(f"sqlite:///{tmp_path / 'state' / 'harness.sqlite3'}")
     rows = store.list_sessions()
     store.close()
     found = {}
     for row in rows:
-        header, events = stored(place, row.id)
+        header, events = stored(tmp_path, row.id)
         tests = [event for event in events if isinstance(event, TestFinished)]
         found[header.of] = (header.purpose, header.seeds, [t.provenance["seed"] for t in tests])
         assert row.closed
-        runs = [place / "state/sessions" / row.id / f"runs/test-{n}.1" for n in (1, 2)]
+        runs = [tmp_path / "state/sessions" / row.id / f"runs/test-{n}.1" for n in (1, 2)]
         assert [read_plan(RunPaths(run)).env["HARNESS_SEED"] for run in runs] == ["7", "8"]
     expected = ("baseline", (7, 8), [7, 8])
     assert found == {"": expected, "falling_rate": expected}
@@ -66,7 +50,9 @@ def test_baselines_are_tested_with_each_seed_and_ranked(place: Path) -> None:
         (("unedited", "--profile", "huge"), "no profile 'huge'; profiles: toy"),
     ],
 )
-def test_a_mistake_is_one_clear_line(place: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_a_mistake_is_one_clear_line(
+    harness: Harness, arguments: tuple[str, ...], said: str
+) -> None:
     code, output = harness("baseline", "run", "two-files", *arguments)
     assert code == 2
     assert said in output

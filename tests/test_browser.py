@@ -167,6 +167,17 @@ UNLABELLED = """[...document.querySelectorAll("input, select")]
 TOO_WIDE = "document.documentElement.scrollWidth - window.innerWidth"
 
 
+def require_readable(tab: Tab) -> None:
+    """Nothing wider than the screen, enough contrast: in both themes, on a laptop and a phone."""
+    for width, height in SIZES:
+        tab.page.set_viewport_size({"width": width, "height": height})
+        for theme in ("light", "dark"):
+            tab.page.emulate_media(color_scheme=theme, reduced_motion="reduce")
+            assert tab.page.evaluate(TOO_WIDE) <= 0, (width, theme)
+            ratio, text = tab.page.evaluate(CONTRAST)
+            assert ratio >= 4.5, (width, theme, text, ratio)
+
+
 @pytest.mark.parametrize("path", PAGES)
 def test_every_page_is_whole_in_both_themes_and_sizes(
     browser: Any, shown_once: tuple[str, LinkKey], path: str
@@ -178,13 +189,7 @@ def test_every_page_is_whole_in_both_themes_and_sizes(
         assert tab.page.evaluate(UNLABELLED) == 0
         if path.endswith("/tests"):
             tab.page.wait_for_selector(".canvas svg .scatterlayer path")
-        for width, height in SIZES:
-            tab.page.set_viewport_size({"width": width, "height": height})
-            for theme in ("light", "dark"):
-                tab.page.emulate_media(color_scheme=theme, reduced_motion="reduce")
-                assert tab.page.evaluate(TOO_WIDE) <= 0, (width, theme)
-                ratio, text = tab.page.evaluate(CONTRAST)
-                assert ratio >= 4.5, (width, theme, text, ratio)
+        require_readable(tab)
         assert tab.complaints == []
 
 

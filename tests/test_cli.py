@@ -15,29 +15,10 @@ from pathlib import Path
 import pytest
 from conftest import TOY_TASKS, new_player
 from fastapi.testclient import TestClient
-from typer.testing import CliRunner
 
 import server
-from harness.cli import app
 from harness.doctor import TOKENIZER_FILES
 from harness.settings import Settings, SettingsError
-
-
-@pytest.fixture
-def harness(
-    tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., tuple[int, str]]:
-    """Run a command on this test's state folder; its exit code and output."""
-    monkeypatch.setenv("HARNESS_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(TOY_TASKS))
-    monkeypatch.setenv("HARNESS_DATA_DIR", str(toy_data))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*args: str) -> tuple[int, str]:
-        result = CliRunner().invoke(app, args)
-        return result.exit_code, result.output
-
-    return run
 
 
 def test_doctor_names_what_is_here(harness: Callable[..., tuple[int, str]]) -> None:

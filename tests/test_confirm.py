@@ -7,26 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TOY_TASKS, new_player, stored
+from conftest import Harness, new_player, stored
 from fastapi.testclient import TestClient
-from typer.testing import CliRunner
 
-from harness.cli import app
 from harness.client import Client
 from harness.events import TestFinished
-
-
-@pytest.fixture(autouse=True)
-def _place(tmp_path: Path, toy_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HARNESS_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("HARNESS_TASKS_DIR", str(TOY_TASKS))
-    monkeypatch.setenv("HARNESS_DATA_DIR", str(toy_data))
-    monkeypatch.setenv("COLUMNS", "200")
-
-
-def harness(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(app, arguments)
-    return result.exit_code, result.output
 
 
 def edit(filename: str, first: int, last: int, content: str) -> dict[str, Any]:
@@ -36,7 +21,9 @@ def edit(filename: str, first: int, last: int, content: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_submission_is_trained_again_as_it_was_tested(live_url: str, tmp_path: Path) -> None:
+def test_a_submission_is_trained_again_as_it_was_tested(
+    harness: Harness, live_url: str, tmp_path: Path
+) -> None:
     with Client(live_url) as client:
         session = client.create_session("two-files", agent="ada")
         # Several regions, one grown and with an empty line at its end; an edit after the test.
@@ -92,6 +79,6 @@ def test_what_cannot_be_confirmed_is_one_line(
     assert "not both" in client.post("/v1/sessions", json=both).json()["error"]["message"]
 
 
-def test_nobody_has_no_submission(client: TestClient) -> None:
+def test_nobody_has_no_submission(harness: Harness, client: TestClient) -> None:
     code, said = harness("confirm", "nobody")
     assert (code, said) == (2, "ERROR: there is no session nobody in the database\n")

@@ -14,9 +14,7 @@ import yaml
 from conftest import TOY_TASKS, Player, finished_test, new_player, stored
 from fastapi.testclient import TestClient
 from test_pages import page, people, words
-from typer.testing import CliRunner
 
-from harness.cli import app
 from harness.events import chain_break
 from harness.exports import EXPORTS
 from harness.recordings import parse_recordings
@@ -32,17 +30,12 @@ SECRET = "its loss on final is 0.1234"
 
 
 @pytest.fixture
-def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    """The terminal command, on this test's state folder and tasks: exit code and what it said."""
-    monkeypatch.setenv("HARNESS_STATE_DIR", str(tmp_path / "state"))
+def harness(
+    harness: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str]]:
+    """The terminal command, on this test's own tasks."""
     monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path / "tasks"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*args: str) -> tuple[int, str]:
-        result = CliRunner().invoke(app, args)
-        return result.exit_code, result.output
-
-    return run
+    return harness
 
 
 @pytest.fixture

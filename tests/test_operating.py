@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from conftest import Player, new_player
 from fastapi.testclient import TestClient
 from runs import wait_for
-from typer.testing import CliRunner
-
-from harness.cli import app
 
 SLOW = {
     "op": "replace",
@@ -25,19 +21,6 @@ SLOW = {
         "    return FIRST_RATE"
     ),
 }
-
-
-@pytest.fixture
-def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, str]]:
-    """The terminal command, on this test's state folder: exit code and what it said."""
-    monkeypatch.setenv("HARNESS_STATE_DIR", str(tmp_path / "state"))
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*args: str) -> tuple[int, str]:
-        result = CliRunner().invoke(app, args)
-        return result.exit_code, result.output
-
-    return run
 
 
 def test_a_running_test_is_seen_and_cancelled(
