@@ -72,5 +72,7 @@ def journal(settings: Settings) -> Iterator[Store]:
             yield store
         finally:
             store.close()
-    except (DatabaseRefused, SQLAlchemyError) as error:
-        raise fail(f"HARNESS_DATABASE_URL leads to no database: {one_line(error)}") from error
+    except DatabaseRefused as error:
+        raise bad_input(f"HARNESS_DATABASE_URL leads to no database: {error}") from error
+    except SQLAlchemyError as error:
+        raise fail(f"the database does not answer: {one_line(error)}") from error
