@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import typer
 from rich.console import Console
 from rich.text import Text
-from sqlalchemy.exc import SQLAlchemyError
 
-from harness.database import DatabaseRefused, one_line
 from harness.settings import Settings, SettingsError, read_settings
-from harness.store import Store
 from harness.task import Task, TaskError, find_tasks
 
 BAD_INPUT = 2
@@ -61,18 +57,3 @@ def known_profile(task: Task, name: str) -> str:
     if name not in task.profiles:
         raise bad_input(f"no profile {name!r}; profiles: {', '.join(task.profiles)}")
     return name
-
-
-@contextmanager
-def journal(settings: Settings) -> Iterator[Store]:
-    """The database that the settings lead to, as it is: one of an older version is refused."""
-    try:
-        store = Store(settings.resolved_database_url, upgrade=False)
-        try:
-            yield store
-        finally:
-            store.close()
-    except DatabaseRefused as error:
-        raise bad_input(f"HARNESS_DATABASE_URL leads to no database: {error}") from error
-    except SQLAlchemyError as error:
-        raise fail(f"the database does not answer: {one_line(error)}") from error

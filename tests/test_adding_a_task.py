@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from harness.task_commands import schema_text
+from harness.commands.task import schema_text
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "tasks" / "curve-fit"

@@ -14,14 +14,9 @@ ROOT = Path(__file__).parents[1]
 # and from its own.
 FLOORS = (
     ("server",),
-    ("harness.api", "harness.cli", "harness.doctor"),
-    (
-        "harness.task_commands",
-        "harness.judging",
-        "harness.confirm_command",
-        "harness.baseline_command",
-    ),
-    ("harness.house_sessions",),
+    ("harness.api", "harness.cli"),
+    ("harness.commands",),
+    ("harness.doctor", "harness.house_sessions"),
     ("harness.scaffold",),
     ("harness.soundness",),
     ("harness.trial",),

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from harness.client import Client, HarnessError, Session
+from harness.commands.journal import journal
 from harness.datasets import DataError
 from harness.demo import DemoError
 from harness.events import AnyEvent, Header
@@ -19,10 +20,13 @@ from harness.recorded import RecordingError
 from harness.recordings import parse_recordings
 from harness.settings import Settings
 from harness.submissions import NoSubmission, Submission, submission_of
-from harness.terminal import bad_input, fail, journal, known_task, settings_here
+from harness.terminal import bad_input, fail, known_task, settings_here
 from harness.wire import ConfirmationRequest, TestView
 
+app = typer.Typer()
 
+
+@app.command()
 def confirm(
     session: Annotated[str, typer.Argument(help="The id of the session whose submission it is.")],
     seeds: Annotated[int, typer.Option(help="How many fresh seeds, each a test.")] = 2,

@@ -13,16 +13,20 @@ from rich.text import Text
 
 from harness.appending import CannotAppend, append_to
 from harness.claim import name_of
+from harness.commands.journal import journal
 from harness.printable import visible
 from harness.regrading import Regrade, regrade_of, sessions_of, write
 from harness.task import Task
-from harness.terminal import bad_input, journal, known_task, settings_here
+from harness.terminal import bad_input, known_task, settings_here
 from harness.verdicts import BadVerdict, reviewed
 from harness.workspace import StatePaths
+
+app = typer.Typer()
 
 # ── review ────────────────────────────────────────────────────────────────────────────────────
 
 
+@app.command()
 def review(
     session: Annotated[str, typer.Argument(help="The session's id.")],
     verdict: Annotated[str, typer.Option(help="clean, suspect or disqualified.")],
@@ -44,6 +48,7 @@ def review(
 # ── regrade ───────────────────────────────────────────────────────────────────────────────────
 
 
+@app.command()
 def regrade(
     task: Annotated[str, typer.Argument(help="The task's name.")],
     apply: Annotated[
