@@ -10,13 +10,17 @@ PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 # Others' readers of what we write, which tests ask; their pins are not ours.
 READERS := .readers-venv
 
-.PHONY: demo test soak slow attacks lint install readers lock clean
+.PHONY: demo test tasks soak slow attacks lint install readers lock clean
 
 demo: install
 	$(BIN)/harness demo --task llm-pretrain-residual
 
 test: lint
 	$(BIN)/pytest $(PARALLEL)
+
+# Every shipped task is sound, its baselines too: a real session of each on its smallest profile.
+tasks: install
+	$(BIN)/harness task check --all
 
 # Every edit that tries to spoil a score, and every kind of edit that must be accepted.
 attacks: install

@@ -1,6 +1,6 @@
 """The baselines of llm-pretrain-residual: accepted as an agent's edits would be, and what they do.
 
-`test_residual_task.py` trains and scores them (`make slow` all of them).
+`make tasks` takes them through all checks; `test_residual_task.py` trains and scores them (slow).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from training import ROOT, load
 
-import contract
 from harness.checks import static
 from harness.edits import apply_edit
 from harness.regions import EditableFile
@@ -24,7 +23,6 @@ from harness.task import load_task
 TASK = load_task(ROOT / "tasks/llm-pretrain-residual")
 FILE = TASK.files[0]
 UNEDITED = EditableFile.from_text(FILE.name, TASK.read_file(FILE.name), FILE.region_tuples())
-CHECKED = ("block_attention_residuals", "hyper_connections")
 LATE = 10**6
 """A step at which all schedules have come to their end."""
 
@@ -88,19 +86,6 @@ def head(model: Any, x: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("name", TASK.baselines)
 def test_no_rule_on_the_text_is_broken(name: str) -> None:
     assert static.check(UNEDITED, edited(name), FILE.constraints) == []
-
-
-# Two of them each time, the others with `make slow`: a check takes some seconds.
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in CHECKED else pytest.param(name, marks=pytest.mark.slow)
-        for name in TASK.baselines
-    ],
-)
-def test_the_contract_is_kept(name: str, paths: dict[str, Path]) -> None:
-    report = contract.examine(paths[name], quick=True)
-    assert (report.findings, report.warnings) == ([], [])
 
 
 @pytest.mark.parametrize("name", ["prores", "learned_scaling", "hyper_connections"])

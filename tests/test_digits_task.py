@@ -1,7 +1,7 @@
 """`diffusion-digits`: what its scorer measures, and what its audit finds.
 
 Servers planted here answer the real scorer through the real channel. The task's own files are
-played by `test_shipped_tasks.py`.
+played by `make tasks`.
 """
 
 from __future__ import annotations

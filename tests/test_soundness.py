@@ -62,6 +62,29 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     return Bench(Path(shutil.copytree(SHIPPED, tmp_path / "tasks/curve-fit", ignore=ignored)))
 
 
+def test_several_tasks_are_checked_and_one_that_is_not_sound_is_enough(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path(shutil.copytree(bench.folder, bench.folder.parent / "other"))
+    (other / "task.yaml").write_text("name: other\n")
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = CliRunner().invoke(app, ["task", "check", "--all"])
+    assert shown.exit_code == 1
+    lines = shown.output.splitlines()
+    assert (lines[0], lines.count("other")) == ("curve-fit", 1)
+    assert sum(line.startswith("ok") for line in lines) == len(CHECKS)
+    assert "BAD schema: task.yaml, and all that it names" in lines
+    found = json.loads(CliRunner().invoke(app, ["task", "check", "other", "--json"]).stdout)
+    assert [outcome["ok"] for outcome in found] == [False] * len(CHECKS)
+
+
+@pytest.mark.parametrize("arguments", [(), ("curve-fit", "--all")])
+def test_which_tasks_must_be_said(bench: Bench, arguments: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, ["task", "check", *arguments])
+    assert result.exit_code == 2
+    assert result.output == "ERROR: name tasks, or --all; there are: curve-fit\n"
+
+
 # ---- From the texts -----------------------------------------------------------------------------
 
 

@@ -40,8 +40,12 @@ def _folder(settings: Settings, name: str) -> Path:
     folder = settings.tasks_dir / name
     if "/" not in name and (folder / "task.yaml").is_file():
         return folder
-    known = ", ".join(sorted(p.parent.name for p in settings.tasks_dir.glob("*/task.yaml")))
-    raise bad_input(f"no task {name!r} in {settings.tasks_dir}; there are: {known or 'none'}")
+    known = ", ".join(_names(settings)) or "none"
+    raise bad_input(f"no task {name!r} in {settings.tasks_dir}; there are: {known}")
+
+
+def _names(settings: Settings) -> list[str]:
+    return sorted(path.parent.name for path in settings.tasks_dir.glob("*/task.yaml"))
 
 
 @app.command("list")
@@ -185,29 +189,52 @@ def new(
 
 @app.command()
 def check(
-    name: Name,
+    names: Annotated[list[str] | None, typer.Argument(help="Tasks, one or more.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every task there is.")] = False,
     profile: Annotated[
         str | None, typer.Option(help="The profile that is run; the smallest if left out.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As a JSON list.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="As a JSON list; of several, an object of lists by name.")
+    ] = False,
 ) -> None:
-    """Prove a task sound: 0 if it is, 1 with what to mend, file and line, if it is not."""
+    """Prove tasks sound: 0 if they are, 1 with what to mend, file and line, if one is not."""
     settings = settings_here()
-    folder = _folder(settings, name)
-    outcomes: list[Outcome] = []
+    if bool(names) == everything:
+        known = ", ".join(_names(settings)) or "none"
+        raise bad_input(f"name tasks, or --all; there are: {known}")
+    folders = [_folder(settings, name) for name in names or _names(settings)]
     console = Console()
-    stderr = Console(stderr=True)
+    found: dict[str, list[Outcome]] = {}
+    for folder in folders:
+        if len(folders) > 1 and not as_json:
+            console.print(Text(folder.name, style="bold"), soft_wrap=True)
+        shown = None if as_json else console
+        found[folder.name] = _checked(folder, settings, profile, shown)
+    if as_json:
+        values = {
+            name: [_as_json(outcome) for outcome in outcomes] for name, outcomes in found.items()
+        }
+        one = next(iter(values.values())) if len(values) == 1 else values
+        typer.echo(json.dumps(one, indent=1))
+    raise typer.Exit(0 if all(o.ok for outcomes in found.values() for o in outcomes) else 1)
+
+
+def _checked(
+    folder: Path, settings: Settings, profile: str | None, console: Console | None
+) -> list[Outcome]:
+    """The outcome of every check, each printed on the console once it is known."""
+    outcomes: list[Outcome] = []
     try:
-        with stderr.status("reading") if sys.stderr.isatty() else _Silent() as status:
+        with Console(stderr=True).status("reading") if sys.stderr.isatty() else _Silent() as status:
             for outcome in check_task(folder, settings, profile, status.update):
                 outcomes.append(outcome)
-                if not as_json:
+                if console is not None:
                     _show(outcome, console)
     except KeyError as error:
+        name = folder.name
         raise bad_input(f"no profile {error.args[0]!r}; see: harness task show {name}") from error
-    if as_json:
-        typer.echo(json.dumps([_as_json(outcome) for outcome in outcomes], indent=1))
-    raise typer.Exit(0 if all(outcome.ok for outcome in outcomes) else 1)
+    return outcomes
 
 
 class _Silent:

@@ -1765,10 +1765,8 @@ QUICK = {
     "overrides: steps", "locked lines given to a function", "F rebound", "answers in a literal",
     # By the contract
     "one lucky batch",
-    # By the sandbox, the scorer, the checkpoint's check, the audit, what is reported
-    "files, network, processes and the record in one run",
+    # By limits, and what is reported
     "an exception that tells what stands on the host",
-    "a buffer counts in evaluation, in the model server only",
     "a disk full of files",
 }  # fmt: skip
-"""Played by `make test`: the quickest of most defences; tests of scoring hold the others."""
+"""Played by `make test`: the quickest; tests of scoring, audit and sandbox hold other defences."""
