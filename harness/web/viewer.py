@@ -33,6 +33,8 @@ def view(
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
+        # From now on a browser waits for its answer; it would be refused until the server listens.
+        listener.listen()
         link = key.link(f"http://127.0.0.1:{listener.getsockname()[1]}")
         say(link)
         if browser:
