@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from prepared import PREPARE, shakespeare_dir
 
 import prepare_data
 from corpus.build import HELD_OUT, Division
-from corpus.files import disk_error
+from harness import sandbox
 from shards import Split, read_meta
 from tokenizer import GPT2_EOT, Vocabulary
 
@@ -506,11 +507,54 @@ def test_a_mirror_that_lacks_a_repository_says_how_to_bring_it(
     assert "hf download HuggingFaceFW/fineweb --repo-type dataset --local-dir" in line
 
 
-def test_a_full_disk_is_one_line() -> None:
-    import errno
+# A filler leaves less of the disk than is needed, and more each time until some pieces are done.
+FULL_DISK = """
+ln -s "$DOWNLOADS" "$DISK/downloads"
+pieces() { ls "$DISK/.fineweb.work/pieces" 2> /dev/null | grep -c json; }
+until [ "$(pieces)" -gt 0 ]; do
+  head -c $((SIZE - ROOM)) /dev/zero > "$DISK/filler"
+  "$@" && exit 9
+  ROOM=$((ROOM + 150000))
+done
+echo "stopped after $(pieces)"
+rm "$DISK/filler"
+"$@" && cp -r "$DISK/fineweb" "$COPY"
+"""
 
-    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/run/train-00003.bin")
-    assert disk_error(full) == (
-        "the disk is full (/data/run/train-00003.bin). Make room and run this again: it goes on "
-        "where it stopped"
-    )
+
+def test_a_full_disk_is_told_and_a_second_start_goes_on(
+    data: Path, hub: Path, made: Path, tmp_path: Path
+) -> None:
+    program = sandbox.find()
+    if isinstance(program, sandbox.Problem):
+        pytest.skip(f"a small disk is made with bubblewrap: {program.reason}")
+    disk, copy = tmp_path / "disk", tmp_path / "copy"
+    disk.mkdir()
+    shards = sum(path.stat().st_size for path in made.rglob("train-*.bin"))
+    whole = sum(path.stat().st_size for path in made.rglob("*") if path.is_file())
+    room = whole - shards + (1 << 20)  # less than is needed beside the shards
+    size = room + (64 << 20)
+    done = subprocess.run(
+        [
+            program, "--dev-bind", "/", "/", "--size", str(size), "--tmpfs", str(disk), "--",
+            "bash", "-u", "-c", FULL_DISK, "-", sys.executable, str(PREPARE), "fineweb",
+            "--out", str(disk / "fineweb"), "--mirror", str(hub), *SMALL, *MOST_HELD_OUT,
+        ],
+        env=os.environ
+        | {"DOWNLOADS": str(data / "downloads"), "DISK": str(disk), "COPY": str(copy)}
+        | {"SIZE": str(size), "ROOM": str(room)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = [line for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+    assert told
+    for line in told:
+        assert line.startswith("ERROR: the disk is full")
+        assert line.endswith(". Make room and run this again: it goes on where it stopped")
+    pieces = re.search(r"stopped after (\d+)\n", done.stdout)
+    assert pieces is not None
+    assert f"going on: {pieces[1]} of " in done.stdout[pieces.end() :]
+    assert digests(copy) == digests(made)

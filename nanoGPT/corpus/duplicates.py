@@ -19,6 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from corpus.files import save_array
+
 SHINGLE = 8
 SHARE = 0.3
 LEAST = 5
@@ -171,7 +173,7 @@ class HeldOut:
 
     def save(self, folder: Path) -> None:
         for name, array in vars(self).items():
-            np.save(folder / f"{name}.npy", array)
+            save_array(folder / f"{name}.npy", array)
 
     @classmethod
     def load(cls, folder: Path) -> HeldOut:

@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 VERSION = 3
 """Of what is written here: a change of text, split or layout raises it."""
 
@@ -50,6 +53,21 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write the numbers alone, in C order; on a full disk `ndarray.tofile` does not say so."""
+    with path.open("wb") as file:
+        file.write(np.ascontiguousarray(array).data)
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a .npy file, as `write_array`: `np.save` calls `tofile` too."""
+    array = np.ascontiguousarray(array)
+    with path.open("wb") as file:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(file, header)
+        file.write(array.data)
 
 
 def write_records(path: Path, records: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -163,8 +181,6 @@ def _shards(split: dict[str, Any]) -> dict[str, Any]:
 def disk_error(error: OSError) -> str:
     """The error in one line, with the way out where there is one."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"the disk is full ({error.filename or error.strerror}). Make room and run this again: "
-            "it goes on where it stopped"
-        )
+        where = f" ({error.filename})" if error.filename else ""
+        return f"the disk is full{where}. Make room and run this again: it goes on where it stopped"
     return str(error)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from corpus.files import sha256_of
+from corpus.files import save_array, sha256_of, write_array
 
 MOST_TOKENS = 100_000_000
 """A shard is closed by the first document that would bring it over this."""
@@ -36,8 +36,8 @@ def write_shard(
 ) -> dict[str, Any]:
     """Write one shard; returns {"file", "tokens", "documents", "sha256", "docs_sha256"}."""
     path = folder / shard_name(split, number)
-    tokens.astype("<u2", copy=False).tofile(path)
-    np.save(folder / docs_name(path.name), np.asarray(starts, dtype="<i8"))
+    write_array(path, tokens.astype("<u2", copy=False))
+    save_array(folder / docs_name(path.name), np.asarray(starts, dtype="<i8"))
     return describe_shard(path)
 
 
