@@ -12,12 +12,14 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness.jobs.plan import Plan, PlanStage, PlanStep
 from harness.sandbox import INSIDE, PACKAGES
 from harness.task import RECORDED, Task
 from harness.workspace import RunPaths, read_regular
+
+if TYPE_CHECKING:  # pages import this module for its words alone, and nothing of jobs
+    from harness.jobs.plan import Plan, PlanStage, PlanStep
 
 RECORD_BYTES = 1 << 20
 """Of a record; a larger one was not written by the recorder, and is not read."""

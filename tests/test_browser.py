@@ -297,7 +297,9 @@ def test_a_live_test_is_followed_to_its_end(
             return call.post(url, data=args, headers=headers, timeout=60_000).json()
 
         tab.page.goto(session)
-        tool("edit", **RATE, content="FIRST_RATE = 0.06")
+        # The page asks every 1.5 seconds: the test is to be seen while it runs.
+        slow = "import time\n\ntime.sleep(4)\nFIRST_RATE = 0.06"
+        assert tool("edit", **RATE, content=slow)["ok"]
         tab.page.wait_for_selector("article[data-step='1']", timeout=10_000)
         tool("test", wait_s=0)
         tab.page.wait_for_selector("#progress:not([hidden])", timeout=10_000)

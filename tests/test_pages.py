@@ -101,15 +101,10 @@ def test_harness_view_prints_a_link_that_opens(tmp_path: Path) -> None:
     try:
         assert process.stdout is not None
         link = process.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?key=[\w-]{32}", link)
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/sessions/1\?key=[\w-]{32}", link)
         with httpx.Client(follow_redirects=True) as client:
-            for _ in range(100):
-                try:
-                    opened = client.get(link)
-                    break
-                except httpx.ConnectError:
-                    time.sleep(0.1)
-            assert "session.jsonl" in opened.text
+            opened = client.get(link)
+            assert 'id="step-1"' in opened.text
             assert "key" not in str(opened.url)
         assert httpx.get(link.split("?")[0]).status_code == 403
     finally:

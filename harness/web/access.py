@@ -31,8 +31,8 @@ class LinkKey:
         # Cookies are shared by all ports of a host: each key has a name of its own.
         self.cookie = "harness-" + hashlib.sha256(self.key.encode()).hexdigest()[:12]
 
-    def link(self, address: str) -> str:
-        return f"{address}/?key={self.key}"
+    def link(self, address: str, path: str = "/") -> str:
+        return f"{address}{path}?key={self.key}"
 
     def redact(self, record: logging.LogRecord) -> bool:
         """A filter for logs of requests: the key does not reach them."""

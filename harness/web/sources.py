@@ -168,6 +168,10 @@ class FileSource:
                 self._read[key] = story_of(recording)
                 self._titles[key] = path.name
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        return tuple(self._read)
+
     def tasks(self) -> Mapping[str, Task]:
         if self._tasks is None:
             try:
