@@ -208,6 +208,8 @@ def test_resume_after_the_runner_was_killed(tmp_path: Path) -> None:
     paths = prepare(tmp_path, stage(tmp_path, "one", run=first), stage(tmp_path, "two", run=second))
     runner = start(paths)
     wait_for((tmp_path / "begun").exists)
+    log = paths.step("two", "run").log
+    wait_for(lambda: log.exists() and log.read_text() == "begun\n")  # the runner writes it
     assert living_runner(paths) is not None
     runner.kill()
     finish(runner, -signal.SIGKILL)
@@ -217,7 +219,7 @@ def test_resume_after_the_runner_was_killed(tmp_path: Path) -> None:
     assert (status.state, status.starts) == ("finished", 2)
     assert [step.state for step in status.steps] == ["done", "done"]
     assert (tmp_path / "first").read_text() == "once\n"
-    assert paths.step("two", "run").log.read_text() == "begun\nresumed\n"
+    assert log.read_text() == "begun\nresumed\n"
     assert not alive(tmp_path / "pid")
     before = paths.status.read_bytes()
     finish(start(paths))

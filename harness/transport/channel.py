@@ -32,10 +32,11 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
+if TYPE_CHECKING:  # the runner, which starts servers and calls none, starts sooner without it
+    import numpy as np
+    from numpy.typing import DTypeLike, NDArray
 
 MESSAGE_BYTES = 4 << 20
 ALIGNMENT = 64
@@ -50,7 +51,7 @@ SERVER = "HARNESS_SERVER"
 Handler = Callable[..., Mapping[str, Any] | None]
 """handler(inputs, outputs, **args): reads arrays, fills arrays, returns facts for the caller."""
 
-Spec = tuple[DTypeLike, Sequence[int]]
+Spec: TypeAlias = "tuple[DTypeLike, Sequence[int]]"
 """dtype and shape of an array."""
 
 
@@ -223,6 +224,8 @@ class Memory:
 
     def view(self, dtype: DTypeLike, shape: Sequence[int], offset: int) -> NDArray[Any]:
         """An array over the memory, not a copy. ValueError if it does not lie inside."""
+        import numpy as np
+
         kind = np.dtype(dtype)
         count = math.prod(shape)
         if kind.hasobject or offset < 0 or offset + count * kind.itemsize > self.size:
@@ -236,6 +239,8 @@ class Memory:
 
 def _placed(arrays: Mapping[str, Spec], offset: int) -> tuple[dict[str, Any], int]:
     """Where each array goes, one behind the other, as JSON; and where the last one ends."""
+    import numpy as np
+
     places = {}
     for name, (dtype, shape) in arrays.items():
         kind = np.dtype(dtype)
@@ -318,10 +323,10 @@ class Server:
     @property
     def memory(self) -> NDArray[np.uint8]:
         """All shared memory, for one who wants to lock its pages."""
-        return self._memory.view(np.uint8, (self._memory.size,), 0)
+        return self._memory.view("u1", (self._memory.size,), 0)
 
     def result(
-        self, take: Callable[[NDArray[Any]], Any] = np.ndarray.copy
+        self, take: Callable[[NDArray[Any]], Any] = lambda view: view.copy()
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Copies of the outputs of the oldest call under way, and its facts.
 
@@ -423,7 +428,7 @@ def serve(
         _, fd = connection.receive_with_fd()
         memory = Memory(fd)
         if begin is not None:
-            begin(memory.view(np.uint8, (memory.size,), 0))
+            begin(memory.view("u1", (memory.size,), 0))
         while True:
             message = connection.receive()
             inputs, outputs = (_views(memory, message[k]) for k in ("inputs", "outputs"))
