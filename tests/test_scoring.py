@@ -211,7 +211,11 @@ def test_batches_do_not_change_a_score(trained: Trained) -> None:
         assert [s.greedy for s in together] == [s.greedy for s in alone]
 
 
-def test_loglikelihoods_are_those_of_single_requests(lm: CheckpointLM, trained: Trained) -> None:
+@pytest.mark.parametrize("first", [2, 4096])
+def test_loglikelihoods_are_those_of_single_requests(
+    first: int, lm: CheckpointLM, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scoring.lm_eval_stage.FIRST", first)
     pairs = [
         ("The king", " is dead."),
         ("", "Who's there?"),
@@ -220,6 +224,9 @@ def test_loglikelihoods_are_those_of_single_requests(lm: CheckpointLM, trained: 
         ("Caf\u00e9 \u2014", " na\u00efve \U0001f451"),
     ]
     requests = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(pairs)]
+    too_long = Instance("loglikelihood", {}, ("A", " word" * (BLOCK + 1)), 0)
+    with pytest.raises(ScoreError, match=f"' word word word .*has more than {BLOCK} tokens"):
+        lm.loglikelihood([*requests, too_long])
     vocabulary = vocabulary_of(shakespeare_dir() / "score")
     for (context, continuation), (got, greedy) in zip(
         pairs, lm.loglikelihood(requests), strict=True

@@ -15,6 +15,7 @@ import gc
 import logging
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from scoring.examination import add_options, examine
-from scoring.model import ScoredModel
+from scoring.model import ScoredModel, SpanScore
 from scoring.perplexity import HOW_TO_PREPARE, read_meta
 from scoring.report import SPLITS, Report, ScoreError, Surroundings, carry_out
 from scoring.spans import Span, Tokens, development_half, document_spans
@@ -39,6 +40,9 @@ HOW_TO_GET_SETS = (
     "They lie in sets/ of the data folder's score part, where nanoGPT/prepare_data.py puts them: "
     "nothing is downloaded here."
 )
+
+FIRST = 4096
+"""Requests whose answers are computed while the others are encoded."""
 
 METRIC = "acc"
 """Of lm-eval's metrics the one that is reported: the likeliest choice is the right one."""
@@ -64,12 +68,19 @@ class CheckpointLM(TemplateLM):  # type: ignore[misc]
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[tuple[float, bool]]:
-        """As `TemplateLM` has it, with the texts encoded at once instead of one by one."""
+        """As `TemplateLM` has it, with the texts encoded at once instead of one by one.
+
+        The model begins with some of the requests, while the others are encoded.
+        """
         pairs = [request.args for request in requests]
-        encoded = encode_pairs(self._vocabulary, pairs)
-        return self._loglikelihood_tokens(
-            [(pair, *ids) for pair, ids in zip(pairs, encoded, strict=True)]
-        )
+        with ThreadPoolExecutor(1) as beside:
+            first = self._encoded(pairs[:FIRST])
+            others = beside.submit(self._encoded, pairs[FIRST:])
+            results = self._model.score(first) + self._model.score(others.result())
+        return _answers(results)
+
+    def _encoded(self, pairs: Sequence[tuple[str, str]]) -> list[Span]:
+        return self._spans(pairs, encode_pairs(self._vocabulary, pairs))
 
     def _loglikelihood_tokens(
         self,
@@ -77,19 +88,39 @@ class CheckpointLM(TemplateLM):  # type: ignore[misc]
         disable_tqdm: bool = False,
         **kwargs: Any,
     ) -> list[tuple[float, bool]]:
-        """(log-likelihood in nats, whether it is the greedy one) of each continuation.
+        """(log-likelihood in nats, whether it is the greedy one) of each continuation."""
+        pairs = [pair for pair, _, _ in requests]
+        return _answers(self._model.score(self._spans(pairs, [ids for _, *ids in requests])))
+
+    def _spans(
+        self, pairs: Sequence[tuple[str, str]], encoded: Sequence[Sequence[Tokens]]
+    ) -> list[Span]:
+        """Of each (context, continuation) the span whose targets are the continuation.
 
         A context that does not fit before its continuation loses its beginning. Raises ScoreError
         for a continuation that is longer than the model's block.
         """
         block_size = self._model.block_size
-        spans = []
-        for (_, text), context, continuation in requests:
-            if len(continuation) > block_size:
-                raise ScoreError(f"{text[:40]!r}... has more than {block_size} tokens")
-            inputs = np.concatenate((context, continuation))[:-1][-block_size:]
-            spans.append(Span(inputs, continuation))
-        return [(-result.loss, result.greedy) for result in self._model.score(spans)]
+        # One array for all, of which the inputs are parts.
+        parts = [part for context_and_continuation in encoded for part in context_and_continuation]
+        lengths = np.array([len(part) for part in parts], dtype=np.int64).reshape(-1, 2)
+        if (long := np.flatnonzero(lengths[:, 1] > block_size)).size:
+            text = pairs[long[0]][1]
+            raise ScoreError(f"{text[:40]!r}... has more than {block_size} tokens")
+        tokens = (
+            np.concatenate(parts, dtype=np.int64, casting="unsafe")
+            if parts
+            else np.zeros(0, np.int64)
+        )
+        # The last token is a target alone.
+        ends = lengths.sum(1).cumsum() - 1
+        starts = np.maximum(ends + 1 - lengths.sum(1), ends - block_size)
+        return [
+            Span(tokens[start:end], continuation)
+            for start, end, (_, continuation) in zip(
+                starts.tolist(), ends.tolist(), encoded, strict=True
+            )
+        ]
 
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
@@ -111,6 +142,11 @@ class CheckpointLM(TemplateLM):  # type: ignore[misc]
             "this model scores given texts and generates none: use tasks with the output type "
             "multiple_choice, loglikelihood or loglikelihood_rolling"
         )
+
+
+def _answers(results: Sequence[SpanScore]) -> list[tuple[float, bool]]:
+    """(log-likelihood, whether it is the greedy one), as lm-eval wants them."""
+    return [(-result.loss, result.greedy) for result in results]
 
 
 def encode_pairs(

@@ -184,9 +184,10 @@ class _Joined:
 
 def _joined(parts: Sequence[Tokens]) -> _Joined:
     lengths = np.array([len(part) for part in parts], dtype=np.int64)
-    tokens = [np.asarray(part, dtype=np.int64) for part in parts]
-    bounds = [0, *np.cumsum(lengths).tolist()]
-    return _Joined(np.concatenate(tokens) if tokens else np.zeros(0, np.int64), lengths, bounds)
+    tokens = (
+        np.concatenate(parts, dtype=np.int64, casting="unsafe") if parts else np.zeros(0, np.int64)
+    )
+    return _Joined(tokens, lengths, [0, *np.cumsum(lengths).tolist()])
 
 
 def _padded(inputs: _Joined, scored: NDArray[np.int64], some: slice) -> Batch:
