@@ -25,6 +25,7 @@ from harness import standing, tools
 from harness.access import Access, caller_of
 from harness.board import LeaderboardView
 from harness.database import one_line, unavailable
+from harness.entries import unplayed
 from harness.examples import (
     leaderboard_example,
     message_example,
@@ -93,7 +94,8 @@ async def _replica(body: SessionRequest, service: Service) -> Replica | None:
         found = submission_of(header, live.events)
     except NoSubmission as error:
         raise BadReplica(str(error)) from error
-    return of_submission(task, found, body.confirmation.seeds)
+    outcomes = await service.in_thread(service.standings.outcomes, task.name)
+    return of_submission(task, found, body.confirmation.seeds, unplayed(outcomes, wanted))
 
 
 class ClientError(Exception):

@@ -129,11 +129,18 @@ class RowView(BaseModel):
     seeds: list[int] = Field(description="The seeds of its results.")
     fresh_seeds: int = Field(description="How many of them the harness chose.")
     failed: int = Field(description="Tests of this code without a score, which are in no mean.")
+    missing: int = Field(
+        description="Seeds of its confirmations without a finished test: refused, given back, or "
+        "not played yet. It is not confirmed while there are any."
+    )
     difference: DifferenceView | None = Field(
         description="To the unedited files of the group; null if those were not measured."
     )
-    verdict: Literal["better", "within noise", "worse", "one seed", "unedited"] | None = Field(
-        description="From the difference; null if there is nothing to compare with."
+    verdict: (
+        Literal["better", "within noise", "worse", "one seed", "tests failed", "unedited"] | None
+    ) = Field(
+        description="From the difference; `tests failed` where it would be better if tests of this "
+        "code had not ended without a score; null if there is nothing to compare with."
     )
     score: float | None = Field(
         description="0 is the unedited files, 1 the best baseline; null without such a scale."

@@ -3,14 +3,14 @@
 A row is a submission, a baseline or the unedited files, in one group of comparable results. Its
 results are finished, scored tests of exactly those files: of a submission the submitted test and
 its confirmations; of a baseline or the unedited files any test, whoever called it. What ran without
-a sandbox, and what a disqualified session left, is in no other row's results.
+a sandbox, and what a disqualified session left or was confirmed by, is in no other row's results.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from harness.likeness import UNEDITED
@@ -32,12 +32,16 @@ class Entry:
     """of a submission"""
     results: list[TestOutcome]
     failed: list[TestOutcome]
+    missing: set[int] = field(default_factory=set)
+    """seeds of confirmations of which there is no finished test: refused, given back, not played"""
 
     @property
     def sample(self) -> Sample | None:
+        # What ran without a sandbox is shown, but never added to what ran in one.
+        sandboxed = [test for test in self.results if test.sandboxed]
         scored = [
             Result(test.seed, test.value, test.windows)
-            for test in self.results
+            for test in sandboxed or self.results
             if test.value is not None
         ]
         return sample(scored) if scored else None
@@ -81,8 +85,12 @@ def entries_of(task: Task, outcomes: Sequence[Outcome]) -> dict[Comparable, list
     agents: dict[Comparable, dict[str, Entry]] = defaultdict(dict)
     by_id = {outcome.session: outcome for outcome in outcomes}
     titles = NAMES | {baseline.name: baseline.title for baseline in task.all_baselines()}
+    given: dict[str, set[int]] = defaultdict(set)
+    played: dict[str, set[int]] = defaultdict(set)
     for outcome in outcomes:
-        for test in () if outcome.disqualified else outcome.tests:
+        of = by_id.get(outcome.of or "") if outcome.purpose == "confirmation" else None
+        disqualified = outcome.disqualified or (of is not None and of.disqualified)
+        for test in () if disqualified else outcome.tests:
             if test.code is not None and test.sandboxed:
                 name = titles.get(test.code, test.code)
                 new = Entry(name, test.code, None, [], [])
@@ -94,13 +102,29 @@ def entries_of(task: Task, outcomes: Sequence[Outcome]) -> dict[Comparable, list
         mine = outcome.purpose == "agent"
         if not mine and outcome.disqualified:
             continue
+        if not mine:
+            given[confirmed.session] |= outcome.planned
         for test in (picked,) if mine else outcome.tests:
             if test.files_digest == picked.files_digest and (mine or test.sandboxed):
                 new = Entry(confirmed.agent, None, confirmed, [], [])
                 _take(agents[test.group].setdefault(confirmed.session, new), test)
+                played[confirmed.session].add(test.seed)
+    for group in agents.values():
+        for session, entry in group.items():
+            entry.missing = given[session] - played[session]
     keys = dict.fromkeys((*house, *agents))
     found = {key: [*house[key].values(), *agents[key].values()] for key in keys}
     return {key: rows for key, rows in found.items() if any(row.results for row in rows)}
+
+
+def unplayed(outcomes: Iterable[Outcome], session: str) -> set[int]:
+    """Seeds of closed confirmations of a session of which no test of its files has finished."""
+    known = list(outcomes)
+    own = [o for o in known if o.purpose == "confirmation" and o.of == session]
+    files = {o.submitted.files_digest for o in known if o.session == session and o.submitted}
+    tests = [test for outcome in own for test in outcome.tests]
+    played = {test.seed for test in tests if test.files_digest in files}
+    return {seed for outcome in own if outcome.state != "open" for seed in outcome.planned} - played
 
 
 def _take(entry: Entry, test: TestOutcome) -> None:

@@ -104,6 +104,7 @@ def leaderboard_example() -> dict[str, Any]:
         "seeds": [42, 101, 102],
         "fresh_seeds": 2,
         "failed": 0,
+        "missing": 0,
         "difference": {"value": -0.02, "windows": interval, "seeds": interval, "both": interval},
         "verdict": "better",
         "score": 0.8,

@@ -17,7 +17,7 @@ from harness.board import (
 from harness.entries import Compared, Entry, SessionCounts, compared_with, entries_of
 from harness.likeness import UNEDITED
 from harness.outcomes import Comparable, Outcome
-from harness.rows import CONFIRMED, row_of
+from harness.rows import CONFIRMED, row_of, verdict_of
 from harness.scoring import LEVEL, Sample
 from harness.task import Task
 
@@ -33,7 +33,7 @@ VERDICTS: Final = (
     "validation windows and one from seeds (Welch); both are added, with degrees of freedom by "
     f"Welch and Satterthwaite. If the two-sided {LEVEL:.0%} interval by Student's t does not hold "
     "0, the row is better or worse, else within noise. With fewer than two seeds on either side "
-    "it is one seed, never better."
+    "it is one seed, never better; nor is a row better of which tests ended without a score."
 )
 
 
@@ -98,7 +98,7 @@ def _group(task: Task, key: Comparable, entries: Sequence[Entry], told: SessionC
         unedited=base.mean if base else None,
         best=best.value if best else None,
         baseline=best.entry.name if best else None,
-        verdict=best.to_unedited.verdict if best and best.to_unedited else None,
+        verdict=verdict_of(best) if best else None,
     )
     measured = {c.entry.code for c in baselines}
     missing = [b.title for b in task.all_baselines() if b.name not in measured]

@@ -81,6 +81,8 @@ def result_text(row: RowView, metric: MetricView) -> str:
     text += f", {_count(len(row.seeds), 'seed')}"
     if row.failed:
         text += f", {row.failed} without a score"
+    if row.missing:
+        text += f", {row.missing} not finished"
     return text
 
 
@@ -281,7 +283,7 @@ def _escaped(text: str) -> str:
 COLUMNS = (
     "profile", "task_version", "hardware", "torch", "data", "locked_digest", "current",
     "standing", "rank", "kind", "name", "session", "metric", "mean", "standard_error", "seeds",
-    "fresh_seeds", "failed", "difference", "low", "high", "verdict", "score", "same_as",
+    "fresh_seeds", "failed", "missing", "difference", "low", "high", "verdict", "score", "same_as",
     "changed_lines", "nearest", "distance", "gpu_hours", "hours", "parameters_added",
     "time_ratio", "step_time_ratio", "unedited_at_equal_compute", "tests_used",
     "sessions_started", "sessions_abandoned", "review", "unranked",

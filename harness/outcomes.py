@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -33,6 +33,9 @@ from harness.session import Attempt, SessionState
 from harness.task import Task
 
 Files = Mapping[str, EditableFile]
+
+LARGEST = 1e100
+"""a value beyond it is no score: its square could not be reckoned with"""
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ class Outcome:
     """whether the agent itself submitted"""
     tests: tuple[TestOutcome, ...]
     """finished ones"""
+    planned: frozenset[int]
+    """seeds that the harness gave it"""
     used: int
     allowed: int
     likeness: Likeness | None
@@ -149,11 +154,17 @@ def outcome_of(
     for attempt in state.attempts:
         if attempt.result is not None:
             tests[attempt.number] = _test(task, header, attempt, references)
+    tested_files = {attempt.files_digest for attempt in state.attempts}
+    if header.purpose == "baseline" and len(tested_files) > 1:
+        tests = {n: replace(test, code=_known_today(test, task)) for n, test in tests.items()}
     submitted = tests.get(state.submitted.number) if state.submitted else None
     found: Likeness | None = None
     if submitted is not None and header.purpose == "agent":
         tested = next(a for a in state.attempts if a.number == submitted.number and a.result)
-        found = likeness(_form(tested.files), references.unedited, references.baselines)
+        # Today's baselines were others when the task had another version.
+        today = submitted.group.task_version == task.version
+        baselines = references.baselines if today else {}
+        found = likeness(_form(tested.files), references.unedited, baselines)
     return Outcome(
         session=header.session,
         purpose=header.purpose,
@@ -165,6 +176,7 @@ def outcome_of(
         submitted=submitted,
         by_agent=state.submitted is not None and state.submitted.by == "agent",
         tests=tuple(tests.values()),
+        planned=frozenset(header.seeds),
         used=state.budget.used,
         allowed=header.tests,
         likeness=found,
@@ -200,13 +212,14 @@ def _test(
                 ("development", visible.get(metric.stage, {})),
             )
             found = next(((s, v[metric.name]) for s, v in places if metric.name in v), None)
-            if found is not None and scored and metric.name != primary.name:
+            if found is not None and scored and metric.name != primary.name and _usable(found[1]):
                 metrics[metric.name] = found
     hours, gpu_hours = _hours(task, header.profile, version, result)
     told = result.provenance
     code = references.digests.get(attempt.files_digest)
-    if header.purpose == "baseline" and version != task.version:
-        code = header.of  # the baseline as it was then
+    if version != task.version and code != UNEDITED:
+        # Of a baseline as it was then there is no hash: the session that played it is believed.
+        code = header.of if header.purpose == "baseline" and header.of != UNEDITED else None
     return TestOutcome(
         session=header.session,
         purpose=header.purpose,
@@ -223,7 +236,7 @@ def _test(
         files_digest=attempt.files_digest,
         code=code,
         sandboxed=told.get("sandbox") != "none",
-        value=float(value) if isinstance(value, int | float) and math.isfinite(value) else None,
+        value=float(value) if _usable(value) else None,
         windows=windows,
         metrics=metrics,
         hours=hours,
@@ -234,6 +247,15 @@ def _test(
         slope=slope,
         provenance=told,
     )
+
+
+def _usable(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and math.isfinite(value) and abs(value) <= LARGEST
+
+
+def _known_today(test: TestOutcome, task: Task) -> str | None:
+    """What a test is by its hash alone: a session that tested several versions says nothing."""
+    return test.code if test.code == UNEDITED or test.group.task_version == task.version else None
 
 
 def _version(result: TestFinished, header: Header) -> int:

@@ -48,8 +48,14 @@ def of_baseline(task: Task, name: str, seeds: Collection[int]) -> Replica:
     return Replica("baseline", name, tuple(seeds))
 
 
-def of_submission(task: Task, found: Submission, count: int) -> Replica:
-    """With `count` fresh seeds. Raises BadReplica if its results could not stand beside those."""
+def of_submission(
+    task: Task, found: Submission, count: int, unplayed: Collection[int] = ()
+) -> Replica:
+    """With `count` seeds: first those that earlier confirmations left `unplayed`, then fresh ones.
+
+    So nobody chooses among seeds by breaking off. Raises BadReplica if its results could not stand
+    beside the submission's.
+    """
     header = found.header
     if found.version != task.version:
         raise BadReplica(
@@ -61,7 +67,8 @@ def of_submission(task: Task, found: Submission, count: int) -> Replica:
     same = texts == {file.name: file.text for file in header.files}
     if not same or task.locked_digest() != header.locked_digest:
         raise BadReplica(f"the files of {task.name} are others than session {header.session} had")
-    return Replica("confirmation", header.session, fresh_seeds(count, found.seeds))
+    fresh = fresh_seeds(count, {*found.seeds, *unplayed})
+    return Replica("confirmation", header.session, (*sorted(unplayed), *fresh)[:count])
 
 
 def fresh_seeds(count: int, taken: Collection[int]) -> tuple[int, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, Literal
 
 from harness.board import (
     CostView,
@@ -23,6 +23,7 @@ from harness.scoring import (
     Interval,
     Result,
     Sample,
+    Verdict,
     at_equal_compute,
     normalised,
     sample,
@@ -51,7 +52,7 @@ def row_of(
     score = 0.0 if is_unedited else None
     if not is_unedited and known and like.value is not None and base and best and best.own:
         score = normalised(like.value, base.mean, best.own.mean, metric.direction)
-    unranked = _unranked(entry)
+    unranked = _unranked(compared, same_as)
     standing: Standing = "confirmed" if _is_confirmed(entry) else "unconfirmed"
     review = entry.session.review if entry.session is not None else None
     return RowView(
@@ -66,12 +67,9 @@ def row_of(
         seeds=list(own.seeds) if own else [],
         fresh_seeds=entry.fresh,
         failed=len(entry.failed),
+        missing=len(entry.missing),
         difference=_difference(None if is_unedited else like.to_unedited),
-        verdict="unedited"
-        if is_unedited
-        else like.to_unedited.verdict
-        if like.to_unedited
-        else None,
+        verdict="unedited" if is_unedited else verdict_of(like),
         score=score,
         same_as=same_as,
         changed_lines=found.changed if found else None,
@@ -99,16 +97,30 @@ def row_of(
     )
 
 
+def verdict_of(compared: Compared) -> Literal[Verdict, "tests failed"] | None:
+    """Results that remain after others failed may be the lucky ones: they are never better."""
+    if compared.to_unedited is None:
+        return None
+    found = compared.to_unedited.verdict
+    return "tests failed" if found == "better" and compared.entry.failed else found
+
+
 def _is_confirmed(entry: Entry) -> bool:
-    return entry.fresh >= CONFIRMED and not entry.failed
+    return entry.fresh >= CONFIRMED and not entry.failed and not entry.missing
 
 
-def _unranked(entry: Entry) -> str:
+def _unranked(compared: Compared, same_as: str | None) -> str:
+    entry = compared.entry
     if entry.session is not None and entry.session.disqualified:
         review = entry.session.review
         return f"disqualified: {review.category}" if review and review.category else "disqualified"
-    if any(not test.sandboxed for test in entry.results):
+    submitted = entry.session.submitted if entry.session is not None else None
+    tests = (*entry.results, *((submitted,) if submitted is not None else ()))
+    if any(not test.sandboxed for test in tests):
         return "ran without a sandbox"
+    if entry.results and same_as is not None and compared.like is None:
+        of = "the unedited files" if same_as == UNEDITED else f"the baseline {same_as}"
+        return f"its code is that of {of}, which this group has no result of"
     return "" if entry.results else "no score on the final split"
 
 

@@ -544,6 +544,7 @@ class Service:
                 f"Test not started, and not counted: the data set {data.name} is not prepared on "
                 f"this server. Its operator {remedy}"
             )
+        self._require_same_task(live, "Test not started, and not counted")
         self._require_sandbox("Test not started, and not counted")
         known = self._known_report(live, "contract")
         if known is not None and not known.ok:
@@ -589,6 +590,16 @@ class Service:
             sandbox=self.sandboxed,
             unedited=unedited or {},
         )
+
+    def _require_same_task(self, live: LiveSession, what: str) -> None:
+        """Raises TestRefused if locked text has changed since the session began: results would
+        stand beside others that another text gave."""
+        if live.task.locked_digest() != live.session.state.header.locked_digest:
+            raise TestRefused(
+                f"{what}: the task's locked files are others than when this session began, so that "
+                "its results could be compared with no others. Submit a test that has a score, if "
+                "there is one; the task as it is now needs a new session."
+            )
 
     def _require_sandbox(self, what: str) -> None:
         """Raises TestRefused if agents' code shall run in a sandbox and there is none."""
@@ -708,6 +719,7 @@ class Service:
         None while they go on. Raises CheckLimit if this session has asked for too many.
         """
         session = live.session
+        self._require_same_task(live, "Nothing was run")
         self._require_sandbox("Nothing was run")
         digest, files = session.state.files_digest, dict(session.state.files)
         static_findings = session.static_findings()
@@ -1006,7 +1018,7 @@ class Service:
             number=active.number,
             attempt=active.attempt,
             provenance={
-                "task_version": live.task.version,
+                "task_version": plan.task_version or live.task.version,
                 "profile": live.profile,
                 "seed": plan.seed,
                 "files_digest": active.files_digest,

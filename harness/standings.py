@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from harness.board import LeaderboardView
+from harness.errors import AgentError
 from harness.events import Header
 from harness.leaderboard import leaderboard
 from harness.outcomes import Outcome, References, outcome_of
@@ -65,7 +66,7 @@ class Standings:
         newest = self._store.last_events(task.name)
         changed = [name for name, seq in newest.items() if self._is_behind(kept, name, seq)]
         for name in changed:
-            kept.outcomes[name] = self._read(task, kept, name)
+            kept.outcomes[name] = self._read(task, kept, name, newest[name])
         # In the database's order, and of sessions that it still has.
         kept.outcomes = {name: kept.outcomes[name] for name in newest}
         return bool(changed)
@@ -74,17 +75,17 @@ class Standings:
         known = kept.outcomes.get(name)
         return known is None or known[0] != seq
 
-    def _read(self, task: Task, kept: _Kept, name: str) -> tuple[int, Outcome | None]:
-        loaded = self._store.load(name)
-        assert loaded is not None, name  # sessions are never removed
-        header, events = loaded
-        seq = events[-1].seq if events else 0
+    def _read(self, task: Task, kept: _Kept, name: str, seq: int) -> tuple[int, Outcome | None]:
         try:
-            return seq, outcome_of(task, header, events, _references(task, kept, header))
-        except ValueError as error:
-            # One broken journal must not keep people from the others.
+            loaded = self._store.load(name)
+            assert loaded is not None, name  # sessions are never removed
+            header, events = loaded
+            found = outcome_of(task, header, events, _references(task, kept, header))
+        except (ValueError, ArithmeticError, LookupError, AgentError) as error:
+            # One journal that is broken, or a newer program's, must not keep people from others.
             log.error("session %s is left out of the leaderboard: %s", name, error)
             return seq, None
+        return seq, found
 
 
 def _known(kept: _Kept) -> list[Outcome]:

@@ -73,10 +73,11 @@ class Journal:
         curve: Sequence[dict[str, float]] = (),
         seconds: float = 36.0,
         audit: dict[str, Any] | None = None,
+        planned: Sequence[int] = (),
     ) -> str:
         """A session whose tests, each a seed and a score, follow its edits; its id."""
         name = f"{next(self._ids):016x}"
-        header = self.header(name, agent, purpose, of, version, locked)
+        header = self.header(name, agent, purpose, of, version, locked, planned)
         state = SessionState.start(header)
         files = state.files
         found: list[AnyEvent] = []
@@ -114,6 +115,7 @@ class Journal:
         of: str | None,
         version: int | None,
         locked: str,
+        planned: Sequence[int],
     ) -> Header:
         task = self.task
         return Header(
@@ -137,6 +139,7 @@ class Journal:
             locked_digest=locked,
             purpose=purpose,
             of=of,
+            seeds=tuple(planned),
         )
 
     def finished(
@@ -212,11 +215,13 @@ class Journal:
 
     def confirm(
         self, of: str, edits: Sequence[dict[str, Any]], tests: Sequence[tuple[int, Score]],
-        **more: Any,
+        unplayed: Sequence[int] = (), **more: Any,
     ) -> str:  # fmt: skip
+        """A confirmation; of the seeds `unplayed` it has no finished test."""
         return self.play(
-            "harness", edits, tests, submit=None, ended=True, purpose="confirmation", of=of, **more
-        )
+            "harness", edits, tests, submit=None, ended=True, purpose="confirmation", of=of,
+            planned=[*(seed for seed, _ in tests), *unplayed], **more,
+        )  # fmt: skip
 
     def review(self, name: str, verdict: Any, category: str = "", note: str = "") -> None:
         private, digest = seal({"note": note})

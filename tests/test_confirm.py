@@ -82,3 +82,25 @@ def test_what_cannot_be_confirmed_is_one_line(
 def test_nobody_has_no_submission(harness: Harness, client: TestClient) -> None:
     code, said = harness("confirm", "nobody")
     assert (code, said) == (2, "ERROR: there is no session nobody in the database\n")
+
+
+def test_a_confirmation_plays_first_what_another_left(
+    harness: Harness, client: TestClient, tmp_path: Path
+) -> None:
+    player = new_player(client)
+    player.call("test", wait_s=50)
+    player.call("submit", n=1)
+    body = {"task": "two-files", "profile": "toy"}
+
+    def confirmation(seeds: int) -> tuple[str, list[int]]:
+        asked = body | {"confirmation": {"session": player.id, "seeds": seeds}}
+        name = client.post("/v1/sessions", json=asked).json()["id"]
+        return name, list(stored(tmp_path, name)[0].seeds)
+
+    first, given = confirmation(3)
+    assert harness("end", first)[0] == 0
+    _, again = confirmation(2)
+    assert again == sorted(given)[:2]
+    _, more = confirmation(5)
+    assert more[:3] == sorted(given)
+    assert len({*more, *given}) == 5

@@ -15,10 +15,12 @@ import pytest
 from boards import Journal, rate, windows
 from conftest import TOY_TASKS, new_player
 from fastapi.testclient import TestClient
+from sqlalchemy import text
 from typer.testing import CliRunner
 
 from harness.board import GroupView, LeaderboardView, RowView
 from harness.cli import app
+from harness.entries import unplayed
 from harness.events import TestRegraded, seal
 from harness.leaderboard_forms import as_csv, markdown
 from harness.measured import measured
@@ -111,13 +113,15 @@ def test_a_submission_takes_its_test_and_its_confirmations_alone(journal: Journa
     )  # fmt: skip
     assert row.score == pytest.approx(0.5)
     journal.confirm(mine, FASTER, [(101, 0.252), (102, 0.251)])
-    journal.confirm(mine, [rate(0.08)], [(103, 0.9)])  # other code confirms nothing
     row = row_of(journal, mine)
     assert row.seeds == [42, 101, 102]
     assert row.mean == pytest.approx(0.251)
     assert (row.verdict, row.standing, row.fresh_seeds) == ("better", "confirmed", 2)
     assert {run.purpose for run in row.runs} == {"agent", "confirmation"}
     assert row_of(journal, other).standing == "unconfirmed"
+    journal.confirm(mine, [rate(0.08)], [(103, 0.9)])  # other code: its seed was not played
+    row = row_of(journal, mine)
+    assert (row.seeds, row.missing, row.standing) == ([42, 101, 102], 1, "unconfirmed")
 
 
 def test_a_confirmation_that_fails_confirms_nothing(journal: Journal) -> None:
@@ -126,6 +130,108 @@ def test_a_confirmation_that_fails_confirms_nothing(journal: Journal) -> None:
     journal.confirm(mine, FASTER, [(101, 0.252), (102, 0.251), (103, None)])
     row = row_of(journal, mine)
     assert (row.standing, row.failed, row.seeds) == ("unconfirmed", 1, [42, 101, 102])
+    # Those that are left may be the lucky ones.
+    assert row.verdict == "tests failed"
+    assert row_of(journal, name="falling rate").verdict == "better"
+
+
+def test_seeds_that_were_given_and_not_played_confirm_nothing(journal: Journal) -> None:
+    house(journal)
+    mine = journal.play("ada", FASTER, [(42, 0.25)])
+    journal.confirm(mine, FASTER, [(101, 0.252), (102, 0.251)], unplayed=(103, 104))
+    row = row_of(journal, mine)
+    assert (row.standing, row.missing, row.failed) == ("unconfirmed", 2, 0)
+    outcomes = Standings(journal.store, {journal.task.name: journal.task}).outcomes("two-files")
+    assert unplayed(outcomes, mine) == {103, 104}
+    journal.confirm(mine, FASTER, [(103, 0.25)], unplayed=(104,))
+    assert row_of(journal, mine).missing == 1
+    journal.confirm(mine, FASTER, [(104, 0.25)])
+    row = row_of(journal, mine)
+    assert (row.standing, row.missing, row.verdict) == ("confirmed", 0, "better")
+
+
+def test_confirmations_of_what_was_disqualified_make_no_other_row(
+    journal: Journal, task: Task
+) -> None:
+    house(journal)
+    same = task.baseline("falling_rate").edits
+    mine = journal.play("ada", same, [(42, 0.01)])
+    journal.confirm(mine, same, [(1001, 0.01), (1002, 0.011)])
+    assert 1001 in row_of(journal, name="falling rate").seeds
+    journal.review(mine, "disqualified", "copied")
+    assert row_of(journal, name="falling rate").seeds == [7, 8, 42]
+
+
+def test_no_confirmation_ranks_what_was_submitted_without_a_sandbox(journal: Journal) -> None:
+    house(journal)
+    mine = journal.play("ada", FASTER, [(42, 0.01)], told={"sandbox": "none"})
+    journal.confirm(mine, FASTER, [(1, 0.2), (2, 0.21)])
+    journal.confirm(mine, FASTER, [(3, 0.2), (4, 0.21)], told={"gpus": ["NVIDIA H100"]})
+    rows = [row for group in board_of(journal).groups for row in group.rows if row.session == mine]
+    assert [(row.unranked, row.rank) for row in rows] == [("ran without a sandbox", None)] * 2
+    assert [row.mean for row in rows] == [pytest.approx(0.205)] * 2
+
+
+def test_the_unedited_code_has_no_rank_where_it_was_not_measured(journal: Journal) -> None:
+    mine = journal.play("ada", [rate("0.05  # the same")], [(42, 0.01)])
+    other = journal.play("bob", FASTER, [(42, 0.2)])
+    row = row_of(journal, mine)
+    assert (row.rank, row.score) == (None, 0.0)
+    assert (
+        row.unranked == "its code is that of the unedited files, which this group has no result of"
+    )
+    assert row_of(journal, other).rank == 1
+
+
+def test_an_older_versions_rows_are_by_its_own_code(journal: Journal, task: Task) -> None:
+    old: dict[str, Any] = {"version": 7}
+    plain = [(42, 0.30), (7, 0.302), (8, 0.298)]
+    journal.baseline("", plain, **old)
+    journal.play(
+        "harness", [rate(0.5)], [(42, 0.29), (7, 0.291)],
+        submit=None, ended=True, purpose="baseline", of="falling_rate", **old,
+    )  # fmt: skip
+    # What a session says that it plays, and does not.
+    for of in ("", "falling_rate"):
+        journal.play(
+            "x", [rate(5.0)] if of == "" else [], [(99, 0.9)],
+            submit=None, ended=True, purpose="baseline", of=of, **old,
+        )  # fmt: skip
+    # Today's baseline was an idea of an agent then.
+    mine = journal.play("ada", task.baseline("falling_rate").edits, [(42, 0.10)], **old)
+    row = row_of(journal, mine)
+    assert (row.same_as, row.nearest) == (None, "")
+    assert row_of(journal, name="falling rate").mean == pytest.approx(0.2905)
+    unedited = row_of(journal, name="unedited files")
+    assert unedited.seeds == [7, 8, 42, 99]  # the last one is the unedited files by their hash
+    assert unedited.mean == pytest.approx((0.30 + 0.302 + 0.298 + 0.9) / 4)
+
+
+@pytest.mark.parametrize("value", [1e200, 1.7e308])
+def test_a_value_that_nothing_can_be_reckoned_with_is_no_score(
+    journal: Journal, value: float
+) -> None:
+    house(journal)
+    mine = journal.play("ada", FASTER, [(42, value)])
+    journal.confirm(mine, FASTER, [(1, value), (2, 0.3)])
+    row = row_of(journal, mine)
+    assert (row.failed, row.seeds, row.standing) == (2, [2], "unconfirmed")
+
+
+@pytest.mark.parametrize(
+    ("was", "now"), [('"start_line":3', '"start_line":1'), ('"submitted"', '"submitted_later"')]
+)
+def test_a_journal_that_cannot_be_read_keeps_nobody_from_the_others(
+    journal: Journal, was: str, now: str
+) -> None:
+    house(journal)
+    broken = journal.play("ada", FASTER, [(42, 0.2)])
+    with journal.store.engine.begin() as connection:
+        connection.execute(
+            text("UPDATE events SET body = replace(body, :was, :now) WHERE session_id = :id"),
+            {"was": was, "now": now, "id": broken},
+        )
+    assert [row.kind for row in group_of(journal).rows] == ["baseline", "unedited"]
 
 
 def test_a_session_without_an_edit_scores_0_whatever_its_luck(journal: Journal) -> None:

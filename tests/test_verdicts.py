@@ -129,8 +129,24 @@ def test_windows_of_another_number_or_unit_are_not_paired() -> None:
     assert unedited.windows is not None
     for windows in ([[2.0, 4.0], [2.0, 4.1]], [[1.0, 1.1, 1.2], [1.0, 1.2, 1.3]]):
         entry = sample(results([3.0, 3.01], windows))
-        assert difference(entry, unedited, "lower").windows is None
-    assert sample([*results([3.0], rows[:1]), Result(1, 3.0)]).windows is None
+        found = difference(entry, unedited, "lower").windows
+        # As if each side had seen another text.
+        known = unedited.windows if entry.windows is None else entry.windows
+        assert found is not None
+        assert found.standard_error**2 == pytest.approx(2 * known.var(ddof=1) / len(known))
+    whole = sample([*results([3.0], rows[:1]), Result(1, 3.0)])
+    assert whole.windows is not None
+    assert whole.windows.tolist() == rows[0]
+
+
+def test_results_that_hardly_differ_are_of_one_seed() -> None:
+    unedited = sample(results([3.0, 3.02, 2.98]))
+    for spread, verdict in ((1e-9, "one seed"), (1e-4, "one seed"), (1e-2, "better")):
+        entry = sample(results([2.9, 2.9 + spread, 2.9 - spread]))
+        assert difference(entry, unedited, "lower").verdict == verdict
+    # A seed that was tested three times has rounding of its own.
+    entry = sample([Result(1, 0.1), *[Result(2, 0.1)] * 3])
+    assert difference(entry, sample(results([0.3, 0.31])), "lower").verdict == "one seed"
 
 
 def test_a_curves_slope_in_its_second_half() -> None:

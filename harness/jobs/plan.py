@@ -124,6 +124,8 @@ class Plan(_Part):
     """Of this format."""
     task: str
     """The task's name."""
+    task_version: int | None = None
+    """Of the task as it was when this was made; None in plans from before this was kept."""
     profile: str
     """The profile's name."""
     number: int
@@ -505,6 +507,7 @@ def _plan(
     feedback = task.feedback
     return Plan(
         task=task.name,
+        task_version=task.version,
         profile=profile,
         number=number,
         attempt=attempt,
