@@ -84,7 +84,7 @@ def _access(settings: Settings, fresh: str | None) -> Access:
     return Access(
         keys,
         # What it is bound to; a wildcard stands for the address that a request came in at.
-        Hosts([*settings.allowed_hosts.split(","), settings.host]),
+        Hosts(settings.allowed_hosts.split(","), settings.host),
         Limits(
             Allowance(
                 session_requests=settings.limit_session_requests,

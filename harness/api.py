@@ -385,7 +385,12 @@ def _add_session_routes(app: FastAPI, service: Service) -> None:
     ) -> TestView:
         attempts = [a for a in live.session.state.attempts if a.number == number]
         if not attempts:
-            raise ClientError(404, "unknown_test", f"Test #{number} was never started.")
+            raise ClientError(
+                404,
+                "unknown_test",
+                f"Test #{number} was never started.",
+                f"POST /v1/sessions/{live.session.id}/tools/test starts the next one.",
+            )
         attempt = attempts[-1]
         if attempt.active and wait_s:
             wait_s = min(wait_s, tools.MAX_WAIT_S)

@@ -139,7 +139,8 @@ class Gate:
                 401,
                 "bad_token",
                 "The token does not belong to this session.",
-                "Send 'Authorization: Bearer <token>' with the token that creating it gave.",
+                "Send 'Authorization: Bearer <token>' with the token that creating it gave, or "
+                "a key.",
                 {"WWW-Authenticate": "Bearer"},
             )
         raise Refused(

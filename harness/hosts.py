@@ -25,11 +25,13 @@ def host_name(host: str) -> str:
 class Hosts:
     """The names that the server answers to."""
 
-    def __init__(self, allowed: Iterable[str] = ()) -> None:
+    def __init__(self, allowed: Iterable[str] = (), bound: str = "") -> None:
         names = {host_name(name) for name in allowed if name.strip()}
         self._any = "*" in names
         self._named = frozenset(names)
         """named by the operator: also as an Origin behind a proxy that changes the Host"""
+        self._bound = host_name(bound)
+        """where the server listens: no Origin, since all ports of a machine share its name"""
 
     def answers_to(self, host: str | None, reached_at: str | None) -> bool:
         """Whether a Host header is one of ours: local, named, or the address of the socket."""
@@ -38,7 +40,7 @@ class Hosts:
         if not host:
             return False
         name = host_name(host)
-        if name in LOCAL or name in self._named:
+        if name in LOCAL or name in self._named or name == self._bound:
             return True
         return reached_at is not None and _same_address(name, reached_at)
 

@@ -11,7 +11,7 @@ MEANINGS: Final = {
     401: (
         "bad_token",
         "The token does not belong to this session.",
-        "Send 'Authorization: Bearer <token>' with the token that creating it gave.",
+        "Send 'Authorization: Bearer <token>' with the token that creating it gave, or a key.",
     ),
     403: (
         "key_needed",

@@ -103,6 +103,12 @@ def _require_same_locked(story: Story, shipped: dict[str, EditableFile]) -> None
                 f"the locked text of {name} is not the task's as it is here; "
                 "use the version of the task that was recorded"
             )
+        names = [region.name for region in ours.regions]
+        if [region.name for region in file.regions] != names:
+            raise RerunError(
+                f"the regions of {name} have other names in the task as it is here: "
+                f"{', '.join(names)}; use the version of the task that was recorded"
+            )
 
 
 def _run(

@@ -536,14 +536,8 @@ class Service:
     def _start_test(self, live: LiveSession, request: TestRequest) -> None:
         task, profile = live.task, live.profile
         assert request.queued is not None
-        data = next(d for d in datasets(task, self.data_dir) if profile in d.profiles)
-        if not data.ready:
-            # Where it would lie is not the agent's to know.
-            remedy = f"runs: {data.remedy}" if data.can_prepare else "has to put it there."
-            raise TestRefused(
-                f"Test not started, and not counted: the data set {data.name} is not prepared on "
-                f"this server. Its operator {remedy}"
-            )
+        if missing := self._missing_data(live):
+            raise TestRefused(f"Test not started, and not counted: {missing}")
         self._require_same_task(live, "Test not started, and not counted")
         self._require_sandbox("Test not started, and not counted")
         known = self._known_report(live, "contract")
@@ -590,6 +584,16 @@ class Service:
             sandbox=self.sandboxed,
             unedited=unedited or {},
         )
+
+    def _missing_data(self, live: LiveSession) -> str:
+        """That the session's data set is not prepared, and who prepares it; empty if it is."""
+        found = datasets(live.task, self.data_dir)
+        data = next(data for data in found if live.profile in data.profiles)
+        if data.ready:
+            return ""
+        # Where it would lie is not the agent's to know.
+        remedy = f"runs: {data.remedy}" if data.can_prepare else "has to put it there."
+        return f"the data set {data.name} is not prepared on this server. Its operator {remedy}"
 
     def _require_same_task(self, live: LiveSession, what: str) -> None:
         """Raises TestRefused if locked text has changed since the session began: results would
@@ -750,7 +754,8 @@ class Service:
             report += part
             if not part.ok:
                 break  # what does not run at a small size is not run at a large one
-        return report, ""
+        missing = self._missing_data(live)
+        return report, f"No test can be started as yet: {missing}" if missing else ""
 
     async def wait_for_check(self, live: LiveSession, seconds: float) -> tuple[Report | None, str]:
         """The checks' outcome once there is one, or None after `seconds`."""

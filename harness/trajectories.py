@@ -11,7 +11,8 @@ ATIF           a JSON object with `schema_version: ATIF-v1.x` and `steps`. What 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -38,6 +39,7 @@ from harness.saved_page import (
 )
 
 ATIF = "ATIF-v1."
+_SUBMITTED = re.compile(r"\[submit\] Submitting result from test #(\d+) as final\.")
 TOOLS = ("view", "edit", "undo", "check", "test", "status", "submit")
 
 NameAndText = tuple[str, str]
@@ -138,22 +140,33 @@ def read_atif(
     agent = value.get("agent")
     agent = agent if isinstance(agent, dict) else {}
     name = agent.get("model_name") or agent.get("name")
+    steps: Iterable[Step] = map(_step, calls)
     task = "unknown"
     notes = [OUTLINE_NOTES[start]] if start in OUTLINE_NOTES else []
     if isinstance(extra, dict) and isinstance(extra.get("harness"), dict):
         task = str(extra["harness"].get("task") or task)
         notes.append("ATIF keeps no hash chain: nothing here proves that the record is whole.")
         notes += [str(note) for note in extra["harness"].get("notes") or []]
+        steps = _closed_after_submit(steps)
     return Recording(
         task=task,
         agent=name if isinstance(name, str) else None,
         files=files,
         start=start,
-        steps=tuple(_step(call) for call in calls),
+        steps=tuple(steps),
         format="ATIF",
         said=tuple(said),
         notes=tuple(notes),
     )
+
+
+def _closed_after_submit(steps: Iterable[Step]) -> Iterator[Step]:
+    """In a session of ours nothing can be called behind the submit."""
+    closed = None
+    for step in steps:
+        yield replace(step, closed=closed)
+        if step.tool == "submit" and (found := _SUBMITTED.match(step.first_line or "")):
+            closed = f"ERROR: This session is closed: test #{found[1]} was submitted."
 
 
 def _kept(value: object) -> dict[str, Any]:

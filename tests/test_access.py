@@ -250,6 +250,7 @@ def test_a_person_without_a_key_is_told_where_it_is(client: TestClient) -> None:
         ({"Host": ""}, "bad_host"),
         ({"Origin": "https://evil.example"}, "bad_origin"),
         ({"Origin": "http://localhost:1"}, "bad_origin"),
+        ({"Origin": "http://127.0.0.1:1"}, "bad_origin"),
         ({"Host": "localhost:8000"}, None),
         ({"Host": "[::1]:8000"}, None),
         ({"Host": "LAB.example:80"}, None),

@@ -85,6 +85,10 @@ def test_a_test_without_its_data_says_who_can_bring_it(
         "ERROR: Test not started, and not counted: the data set points is not prepared on this "
         f"server. Its operator {remedy}"
     )
+    assert player.text("check").splitlines()[-1] == (
+        "No test can be started as yet: the data set points is not prepared on this server. Its "
+        f"operator {remedy}"
+    )
 
 
 def test_a_whole_session(player: Player) -> None:

@@ -11,11 +11,11 @@ from typing import Any, Literal
 import pytest
 import stories
 from click.testing import Result
-from conftest import TOY_TASKS, new_player
+from conftest import TOY_TASKS, Player, new_player
 from fastapi.testclient import TestClient
 from markdown_it import MarkdownIt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from test_pages import hostile_session, words, written
+from test_pages import RATE, hostile_session, words, written
 from test_replay_modes import NOT_SHOWN
 from test_story import one_session, transcripts
 from typer.testing import CliRunner
@@ -23,6 +23,7 @@ from typer.testing import CliRunner
 from harness.cli import app
 from harness.exports import EXPORTS
 from harness.recordings import parse_recordings
+from harness.replay import replay
 from harness.story import Story, story_of
 
 
@@ -168,6 +169,17 @@ def test_atif_is_what_its_specification_says_and_is_read_again(
     assert [s.verdict for s in first.steps] == [s.verdict for s in back.steps]
     assert any("ATIF keeps no hash chain" in note for note in back.notes)
     assert back.recording.task == "made-up"
+
+
+def test_a_closed_session_is_closed_in_atif_too(player: Player, tmp_path: Path) -> None:
+    player.call("test", wait_s=50)
+    player.call("submit", n=1)
+    assert not player.call("edit", **RATE, content="FIRST_RATE = 0.1")["ok"]
+    text = exported(written(tmp_path, player.get("/transcript")), "atif")
+    [recording] = parse_recordings(text)
+    played = replay(recording)
+    assert (played.diverged, len(recording.steps)) == ((), 3)
+    assert recording.steps[-1].closed == "ERROR: This session is closed: test #1 was submitted."
 
 
 def test_recordings_of_other_formats_become_atif(tmp_path: Path) -> None:

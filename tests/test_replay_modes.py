@@ -211,6 +211,13 @@ def test_recorded_tests_are_run_again_beside_the_record(
     unknown = call(path, "--run", "--profile", "huge")
     assert unknown.exit_code == 2
     assert "no profile 'huge'; name one with --profile: toy" in unknown.stderr
+    renamed = Path(shutil.copytree(TOY_TASKS, tmp_path / "renamed"))
+    task = renamed / "two_files" / "task.yaml"
+    task.write_text(re.sub(r"name: first-rate\b", "name: rate-one", task.read_text()))
+    monkeypatch.setenv("HARNESS_TASKS_DIR", str(renamed))
+    result = call(path, "--run")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "the regions of line_rate.py have other names in the task as it is here" in result.stderr
 
 
 def test_a_contract_stands_before_a_test_that_is_run_again(
