@@ -50,6 +50,8 @@ def run(
         return _failed(f"{file}: {error}")
     except (IntoError, RerunError, TaskError) as error:
         return _failed(str(error))
+    except BrokenPipeError:
+        raise  # who read it has seen enough
     except OSError as error:
         return _failed(f"{error.filename}: {error.strerror}")
     return 0

@@ -34,6 +34,8 @@ def export(
         path = export_session(session, format, out, settings, Console())
     except (ExportError, RecordingError) as error:
         raise bad_input(visible(str(error))) from error
+    except BrokenPipeError:
+        raise  # who read it has seen enough
     except OSError as error:
         raise bad_input(f"{error.filename}: {error.strerror}") from error
     if path is not None:
