@@ -82,7 +82,7 @@ def result_text(row: RowView, metric: MetricView) -> str:
     if row.failed:
         text += f", {row.failed} without a score"
     if row.missing:
-        text += f", {row.missing} not finished"
+        text += f", {_count(row.missing, 'seed')} not played"
     return text
 
 

@@ -24,7 +24,7 @@ from harness.task import Task
 WIDTH = 120
 """of an interval's picture, in its own units; 0 is in the middle"""
 
-_MARKS = {"better": "good", "worse": "bad"}
+_MARKS = {"better": "good", "worse": "bad", "tests failed": "busy"}
 
 
 @dataclass(frozen=True)
