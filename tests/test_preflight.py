@@ -403,7 +403,8 @@ def test_what_does_not_fit_is_told_with_its_lines(
     assert (finding["rule"], finding["message"], finding["line"]) == ("memory", message, line)
 
 
-@pytest.mark.parametrize("profile", ["smoke", "tiny"])
+# At smoke `make tasks` takes it, too.
+@pytest.mark.parametrize("profile", [pytest.param("smoke", marks=pytest.mark.slow), "tiny"])
 def test_the_stage_scripts_take_one_step(tmp_path: Path, profile: str) -> None:
     caller = Preflight(tmp_path)
     command = ["bash", str(SCRIPTS / f"gpt_{profile}.sh"), "preflight"]
