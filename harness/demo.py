@@ -28,6 +28,7 @@ from harness.datasets import prepare
 from harness.metrics import format_value
 from harness.prompt import visible_metrics
 from harness.settings import Settings
+from harness.state_folder import StateFolderError, state_folder
 from harness.task import Baseline, Task
 from harness.wire import TestView, ToolAnswer
 
@@ -52,7 +53,7 @@ def run(settings: Settings, task: Task, profile: str, baseline: Baseline, consol
         settings = settings.model_copy(update={"sandbox": "none"})
     if not (settings.resolved_data_dir / task.profile(profile).data.name).is_dir():
         console.print("[bold]Preparing the data[/bold] (once)")
-    prepare(task, profile, settings.resolved_data_dir)
+    prepare(task, profile, settings.resolved_data_dir, state_dir=settings.state_dir)
     at_once = not any(stage.gpus for stage in task.profile(profile).stages)
     settings = settings.model_copy(update={"slots": 2 if at_once else 1})
     key = fresh_key()
@@ -206,8 +207,10 @@ def running_server(settings: Settings, console: Console) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    state = settings.state_dir.absolute()
-    state.mkdir(parents=True, exist_ok=True)
+    try:
+        state = state_folder(settings.state_dir.absolute())
+    except StateFolderError as error:
+        raise DemoError(str(error)) from error
     log_path = state / "demo-server.log"
     environment = {
         **os.environ,
@@ -221,7 +224,7 @@ def running_server(settings: Settings, console: Console) -> Iterator[str]:
     }
     if settings.api_key is not None:
         environment["HARNESS_API_KEY"] = settings.api_key.get_secret_value()
-    with log_path.open("wb") as log:
+    with open(log_path, "wb", opener=_for_us_alone) as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "server"], env=environment, stdout=log, stderr=log
         )
@@ -237,6 +240,10 @@ def running_server(settings: Settings, console: Console) -> Iterator[str]:
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
+
+
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log_path: Path) -> None:

@@ -55,15 +55,14 @@ def export_session(
 def _from_journal(session: str, settings: Settings) -> Story:
     if SAFE_NAME.fullmatch(session) is None:
         raise ExportError(f"{session!r} is neither a file nor a session's id")
-    if settings.database_url is None and not (settings.state_dir / "harness.sqlite3").exists():
-        raise ExportError(f"there is no file {session}, and no server has kept sessions here")
     try:
-        store = Store(settings.resolved_database_url)
+        store = Store(settings.resolved_database_url, upgrade=False)
         found = store.load(session)
         store.close()
     except (DatabaseRefused, SQLAlchemyError) as error:
         raise ExportError(
-            f"HARNESS_DATABASE_URL leads to no database: {one_line(error)}"
+            f"there is no file {session}, and {settings.database_setting} leads to no database: "
+            f"{one_line(error)}"
         ) from error
     if found is None:
         raise ExportError(f"there is no file and no session {session}")

@@ -51,7 +51,7 @@ def named_server(url: str) -> Iterator[Client]:
 @contextmanager
 def own_server(settings: Settings, task: Task, profile: str, console: Console) -> Iterator[Client]:
     """One of our own on the state folder, with the profile's data. Raises DemoError, DataError."""
-    prepare(task, profile, settings.resolved_data_dir)
+    prepare(task, profile, settings.resolved_data_dir, state_dir=settings.state_dir)
     key = fresh_key()
     own = settings.model_copy(update={"api_key": SecretStr(key)})
     with (

@@ -109,6 +109,11 @@ class Settings(BaseSettings):
         return (self.data_dir or self.state_dir / "data").absolute()
 
     @property
+    def database_setting(self) -> str:
+        """The variable that a message about the database is to name."""
+        return "HARNESS_DATABASE_URL" if self.database_url else "HARNESS_STATE_DIR"
+
+    @property
     def resolved_database_url(self) -> str:
         if self.database_url:
             return self.database_url

@@ -47,7 +47,12 @@ def data_prepare(
     try:
         for name in profiles:
             folder = prepare_dataset(
-                chosen, name, settings.resolved_data_dir, mirror=mirror, arguments=arguments or ()
+                chosen,
+                name,
+                settings.resolved_data_dir,
+                state_dir=settings.state_dir,
+                mirror=mirror,
+                arguments=arguments or (),
             )
             typer.echo(f"{folder.name}: ready at {folder}")
     except DataError as error:
