@@ -23,6 +23,7 @@ from rich.text import Text
 
 from harness import sandbox
 from harness.access import fresh_key
+from harness.claim import TAKEN
 from harness.client import Client, HarnessError, Patience
 from harness.datasets import prepare
 from harness.metrics import format_value
@@ -37,6 +38,10 @@ START_SECONDS = 60
 
 class DemoError(RuntimeError):
     """The demo cannot go on; the message says why."""
+
+
+class ServerThere(DemoError):
+    """A server runs on the state folder already."""
 
 
 def run(settings: Settings, task: Task, profile: str, baseline: Baseline, console: Console) -> None:
@@ -74,6 +79,8 @@ def run(settings: Settings, task: Task, profile: str, baseline: Baseline, consol
             plain.call("submit", n=1)
     except HarnessError as error:
         raise DemoError(f"the server: {error}") from error
+    except ServerThere as error:
+        raise DemoError(f"{error}; give the demo a HARNESS_STATE_DIR of its own") from error
     _closing_table(task, profile, baseline, unedited, edited, console)
     console.print(f"Done in {time.monotonic() - began:.0f} s. State: {settings.state_dir}")
 
@@ -252,6 +259,8 @@ def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log_path: Path)
         if server.poll() is not None:
             said = log_path.read_text(errors="replace").strip().splitlines()
             why = said[-1] if said else "it said nothing"
+            if TAKEN in why:
+                raise ServerThere(f"a server runs on {log_path.parent} already")
             raise DemoError(f"the server stopped while starting: {why}; its log is {log_path}")
         try:
             if httpx.get(f"{url}/readyz", timeout=2).status_code == 200:

@@ -15,6 +15,7 @@ from rich.text import Text
 from harness.datasets import DataError, Dataset, Manifest, datasets
 from harness.datasets import prepare as prepare_dataset
 from harness.hardware import gpus
+from harness.settings import no_task
 from harness.task import Task
 from harness.terminal import all_tasks, bad_input, fail, known_profile, known_task, settings_here
 
@@ -78,6 +79,8 @@ def data_status(
     """Which data sets are here and whole; exit code 1 if one is not what its manifest says."""
     settings = settings_here()
     tasks = [known_task(settings, task)] if task is not None else all_tasks(settings).values()
+    if not tasks:
+        typer.echo(no_task(settings))
     whole = True
     for own in tasks:
         for dataset in datasets(own, settings.resolved_data_dir):
