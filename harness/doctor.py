@@ -92,12 +92,12 @@ def _tokenizer(settings: Settings, tasks: Mapping[str, Task]) -> Diagnosis:
                 return Diagnosis(
                     "tokenizer", f"tiktoken {version}, GPT-2's files in {first.parent}", True
                 )
-    missing = [d.remedy for d in known if d.can_prepare and not d.ready]
+    # Which data set would bring them is not known before it is there.
     return Diagnosis(
         "tokenizer",
-        f"tiktoken {version} without GPT-2's files, which data sets bring",
+        f"tiktoken {version}; no data set here has GPT-2's files",
         False,
-        missing[0] if missing else "needed only by tasks whose data set has them",
+        "needed only by tasks whose data set brings them",
         required=False,
     )
 

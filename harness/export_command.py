@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from harness.database import DatabaseRefused, one_line
 from harness.events import AnyEvent
 from harness.exports import EXPORTS, ExportError, file_name
+from harness.recorded import RecordingError
 from harness.recordings import of_journal, read_recordings
 from harness.replay_view import task_files
 from harness.settings import Settings, one_of
@@ -31,7 +32,11 @@ def export_session(
         raise ExportError(f"no format {format!r}; it may be {one_of(EXPORTS)}")
     path = Path(session)
     if path.is_file():
-        stories = [story_of(r) for r in read_recordings(path, task_files(settings.tasks_dir))]
+        try:
+            recordings = read_recordings(path, task_files(settings.tasks_dir))
+        except RecordingError as error:
+            raise RecordingError(f"{path}: {error}") from error
+        stories = [story_of(recording) for recording in recordings]
         name = path.name.split(".", 1)[0] or "session"
     else:
         stories, name = [_from_journal(session, settings)], session

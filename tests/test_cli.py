@@ -159,8 +159,8 @@ def test_doctor_looks_for_the_tokenizers_files(
     monkeypatch.setenv("HARNESS_DATA_DIR", str(tmp_path / "data"))
     _, output = harness("doctor")
     [line] = [line for line in output.splitlines() if "tokenizer" in line]
-    assert "without GPT-2's files" in line
-    assert "harness data prepare two-files --profile toy" in line
+    assert "no data set here has GPT-2's files" in line
+    assert "harness data prepare" not in line
     folder = tmp_path / "data/points/score/bpe"
     folder.mkdir(parents=True)
     for name in TOKENIZER_FILES:
@@ -487,6 +487,41 @@ def test_a_url_where_nothing_listens_is_one_clear_line(
     assert harness("confirm", "abc", "--url", url) == (code, said)
 
 
+def test_the_demo_of_a_task_without_baselines_says_so(
+    harness: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = Path(shutil.copytree(TOY_TASKS, tmp_path / "tasks"))
+    yaml = tasks / "vetted_line/task.yaml"
+    yaml.write_text(re.sub(r"baselines:.*", "", yaml.read_text(), flags=re.DOTALL))
+    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tasks))
+    said = "vetted-line has no baseline to play; write one below baselines/, named in task.yaml"
+    assert harness("demo", "--task", "vetted-line") == (2, f"ERROR: {said}\n")
+
+
+def test_export_names_the_file_that_is_no_recording(
+    harness: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.touch()
+    assert harness("export", str(bad)) == (2, f"ERROR: {bad}: is empty\n")
+
+
+def test_arguments_for_a_data_set_that_is_ready_are_not_passed_over_in_silence(
+    harness: Callable[..., tuple[int, str]], points: Path
+) -> None:
+    code, output = harness("data", "prepare", "two-files", "--", "--nope")
+    assert code == 0
+    assert "--nope: not used, since it is ready already; " in output
+    assert f"; to make it anew, remove {points}\n" in output
+    assert "not used" not in harness("data", "prepare", "two-files")[1]
+
+
+def test_the_version_names_the_revision(harness: Callable[..., tuple[int, str]]) -> None:
+    code, output = harness("--version")
+    assert code == 0
+    assert re.fullmatch(r"harness [0-9.]+(, revision [0-9a-f]{40}(-dirty)?)?\n", output)
+
+
 def play_demo(tasks: Path, state: Path, data: Path, *args: str) -> str:
     """What `harness demo` prints."""
     environment = os.environ | {
@@ -635,3 +670,17 @@ def test_a_bad_file_of_edits_is_one_clear_line(
     assert code == 2
     assert said in output
     assert len(output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["null_runs", "verdicts", "leaderboard"])
+def test_a_benchmark_tells_what_it_takes(name: str) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {name}.py [-h] ")

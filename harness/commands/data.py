@@ -45,6 +45,7 @@ def data_prepare(
         profiles = [known_profile(chosen, profile)]
     else:
         profiles = _carried(chosen, datasets(chosen, settings.resolved_data_dir))
+    ready = {own.name for own in datasets(chosen, settings.resolved_data_dir) if own.ready}
     try:
         for name in profiles:
             folder = prepare_dataset(
@@ -56,6 +57,12 @@ def data_prepare(
                 arguments=arguments or (),
             )
             typer.echo(f"{folder.name}: ready at {folder}")
+            if arguments and folder.name in ready:
+                typer.echo(
+                    f"{' '.join(arguments)}: not used, since it is ready already; "
+                    f"to make it anew, remove {folder}",
+                    err=True,
+                )
     except DataError as error:
         raise fail(str(error)) from error
 
