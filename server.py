@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
 import os
 import socket
 import sys
 from datetime import timedelta
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -21,7 +23,7 @@ from harness.hosts import Hosts
 from harness.jobs import EXECUTORS, Executor, make_executor
 from harness.limits import Allowance, Limits
 from harness.service import Service
-from harness.settings import Settings, SettingsError, bad_setting, one_of, read_settings
+from harness.settings import Settings, SettingsError, bad_setting, no_task, one_of, read_settings
 from harness.state_folder import UMASK, close_to_others, open_to_others
 from harness.store import Store
 from harness.task import TaskError, find_tasks
@@ -31,6 +33,12 @@ from harness.workspace import StatePaths
 
 log = logging.getLogger("harness.server")
 
+NOT_HERE = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""why an address is none of this machine's"""
+
+BACKLOG = 2048
+"""connections that wait to be accepted: as many as uvicorn would let wait"""
+
 
 def build(settings: Settings, fresh: str | None = None) -> FastAPI:
     """The application that these settings describe, with `fresh` as its key if they name none.
@@ -38,10 +46,12 @@ def build(settings: Settings, fresh: str | None = None) -> FastAPI:
     Raises SettingsError or TaskError.
     """
     tasks = find_tasks(settings.tasks_dir)
+    if not tasks:
+        raise SettingsError(no_task(settings))
     if settings.executor not in EXECUTORS:
         raise SettingsError(bad_setting("executor", settings.executor, one_of(EXECUTORS)))
     profiles = list(dict.fromkeys(name for task in tasks.values() for name in task.profiles))
-    if settings.profile is not None and profiles and settings.profile not in profiles:
+    if settings.profile is not None and settings.profile not in profiles:
         raise SettingsError(bad_setting("profile", settings.profile, one_of(profiles)))
     access = _access(settings, fresh)
     try:
@@ -139,11 +149,71 @@ class _Server(uvicorn.Server):
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
         authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        log.info("running on http://%s", authority)
         query = f"?key={self.key}" if self.key else ""
         # Printed, not logged: logs are kept, and passed on.
         print(f"Pages: http://{authority}/{query}", flush=True)
         if self.key:
             print(f"Key for programs: {self.key}", flush=True)
+
+
+class _Listeners:
+    """Sockets on every address of the host. Raises SettingsError, as `listen`.
+
+    Before the server runs: what it cannot have would be ten lines of a log.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        self.sockets: list[socket.socket] = []
+        try:
+            found = socket.getaddrinfo(
+                host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )
+            missing: OSError | None = None
+            for family, _, _, _, address in found:
+                try:
+                    self._bind(family, address)
+                except OSError as error:
+                    if error.errno not in NOT_HERE:
+                        raise
+                    missing = error  # the name may have addresses that this machine has
+            if missing is not None and not self.sockets:
+                raise missing
+        except (OSError, UnicodeError) as error:
+            raise self._cannot(error) from error
+
+    def _bind(self, family: socket.AddressFamily, address: tuple[Any, ...]) -> None:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        host, port, *more = address
+        if self.sockets:  # a free one is the same one on each address
+            port = self.sockets[0].getsockname()[1]
+        listener.bind((host, port, *more))
+        listener.setblocking(False)
+        self.sockets.append(listener)
+
+    def listen(self) -> list[socket.socket]:
+        """From now on who connects waits for an answer."""
+        try:
+            for listener in self.sockets:
+                listener.listen(BACKLOG)
+        except OSError as error:
+            raise self._cannot(error) from error
+        return self.sockets
+
+    def _cannot(self, error: OSError | UnicodeError) -> SettingsError:
+        if isinstance(error, UnicodeError):
+            reason, other = "no name of a host", "--host"
+        else:
+            reason = error.strerror or type(error).__name__
+            no_host = isinstance(error, socket.gaierror) or error.errno in NOT_HERE
+            other = "--host" if no_host else "--port"
+        return SettingsError(
+            f"cannot listen on {self.host}:{self.port}: {reason}; take another {other}"
+        )
 
 
 def _key_to_print(settings: Settings, fresh: str) -> str | None:
@@ -172,7 +242,9 @@ def main() -> None:
         settings = read_settings()
         logs.configure(settings.log_format)
         fresh = fresh_key()
+        listeners = _Listeners(settings.host, settings.port)
         app = build(settings, fresh)
+        listening = listeners.listen()
     except (SettingsError, TaskError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         sys.exit(2)
@@ -180,14 +252,12 @@ def main() -> None:
     os.environ.pop("HARNESS_API_KEY", None)
     config = uvicorn.Config(
         app,
-        host=settings.host,
-        port=settings.port,
         log_config=None,  # ours
         access_log=False,  # harness.requests tells more, and no query string
         timeout_graceful_shutdown=5,
     )
     server = _Server(config, _key_to_print(settings, fresh))
-    server.run()
+    server.run(sockets=listening)
     if not server.started:
         sys.exit(3)  # what went wrong is in the log
 

@@ -6,6 +6,7 @@ submit, and times a board for the first time, again, and after one session was r
 
 from __future__ import annotations
 
+import argparse
 import sys
 import tempfile
 import time
@@ -60,4 +61,6 @@ def main(count: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)
+    parser = argparse.ArgumentParser(description=__doc__.split(":", 1)[0])
+    parser.add_argument("sessions", type=int, nargs="?", default=300, help="300 if left out")
+    main(parser.parse_args().sessions)

@@ -11,6 +11,7 @@ named baseline beside all of the unedited files' tests.
 
 from __future__ import annotations
 
+import argparse
 import random
 import sys
 from collections import Counter
@@ -19,16 +20,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from harness.database import DatabaseRefused
 from harness.entries import Entry, entries_of
 from harness.likeness import UNEDITED
 from harness.scoring import Result, Sample, difference, sample
-from harness.settings import read_settings
+from harness.settings import SettingsError, read_settings
 from harness.standings import Standings
 from harness.store import Store
-from harness.task import Task, load_task
+from harness.task import Task, TaskError, load_task
 
 DRAWS = 4000
 SIZES = ((2, 2), (2, 3), (3, 3), (3, 5), (5, 5))
+
+
+class NotMeasured(RuntimeError):
+    """There is nothing to compare; the message says what to run."""
 
 
 def results(entry: Entry) -> dict[int, list[Result]]:
@@ -44,7 +50,13 @@ def results(entry: Entry) -> dict[int, list[Result]]:
 def main(name: str, profile: str, baselines: list[str]) -> None:
     settings = read_settings()
     task = load_task(settings.tasks_dir / name)
+    if profile not in task.profiles:
+        raise NotMeasured(f"no profile {profile!r}; profiles: {', '.join(task.profiles)}")
     entries = _entries(task, profile, settings.resolved_database_url)
+    for wanted in (UNEDITED, *baselines):
+        if wanted not in entries:
+            run = f"harness baseline run {name} {wanted or 'unedited'} --profile {profile}"
+            raise NotMeasured(f"no test of {wanted or 'the unedited files'} here; first: {run}")
     direction = task.primary(profile).direction
     plain = results(entries[UNEDITED])
 
@@ -88,9 +100,19 @@ def _entries(task: Task, profile: str, url: str) -> dict[str, Entry]:
     outcomes = Standings(store, {task.name: task}).outcomes(task.name)
     groups = entries_of(task, [o for o in outcomes if o.profile == profile])
     store.close()
-    largest = max(groups.values(), key=lambda rows: sum(len(row.results) for row in rows))
+    largest = max(
+        groups.values(), key=lambda rows: sum(len(row.results) for row in rows), default=[]
+    )
     return {row.code: row for row in largest if row.code is not None}
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("task")
+    parser.add_argument("profile")
+    parser.add_argument("baselines", nargs="*", default=[], help="compared with the unedited files")
+    options = parser.parse_args()
+    try:
+        main(options.task, options.profile, options.baselines)
+    except (DatabaseRefused, SettingsError, TaskError, NotMeasured) as error:
+        parser.error(str(error))

@@ -6,6 +6,7 @@ of 0.02, 128 windows. Picked: the entry's first test is the luckiest of three.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -30,4 +31,6 @@ def main(rounds: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 2000)
+    parser = argparse.ArgumentParser(description=__doc__.split(":", 1)[0])
+    parser.add_argument("rounds", type=int, nargs="?", default=2000, help="2000 if left out")
+    main(parser.parse_args().rounds)

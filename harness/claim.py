@@ -18,6 +18,8 @@ import secrets
 
 from harness.workspace import StatePaths, write_atomic
 
+TAKEN = "is in use by another server"
+
 
 class FolderTaken(RuntimeError):
     """Another server has the state folder; one line says which process."""
@@ -35,7 +37,7 @@ class Claim:
             who = os.read(self._file, 200).decode(errors="replace").strip()
             self.release()
             raise FolderTaken(
-                f"{state.root} is in use by another server ({who or 'unknown process'}); "
+                f"{state.root} {TAKEN} ({who or 'unknown process'}); "
                 "stop that one, or give this one a folder of its own"
             ) from error
         os.ftruncate(self._file, 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, MutableMapping
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -84,5 +84,41 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(_version())
+        raise typer.Exit
+
+
+def _version() -> str:
+    """The program's version, and in a checkout the revision, with `-dirty` if it was changed."""
+    import subprocess
+    from importlib import metadata
+    from pathlib import Path
+
+    said = f"harness {metadata.version('harness')}"
+    root = Path(__file__).resolve().parent.parent
+    if (root / ".git").exists():
+        describe = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        try:
+            done = subprocess.run(
+                describe, cwd=root, capture_output=True, text=True, timeout=20, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return said  # no git, or none that reads this checkout
+        said += f", revision {done.stdout.strip()}"
+    return said
+
+
 @app.callback()
-def _harness() -> None: ...
+def _harness(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=_show_version,
+            help="The version, and in a checkout the revision.",
+        ),
+    ] = False,
+) -> None: ...

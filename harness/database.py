@@ -61,6 +61,10 @@ class DatabaseRefused(RuntimeError):
     """A URL that leads to no database that can be used; one line says why and what to do."""
 
 
+class NoDatabase(DatabaseRefused):
+    """There is no such file."""
+
+
 def parse_url(text: str) -> URL:
     """An SQLAlchemy URL; PostgreSQL's own spellings get the driver that we have.
 
@@ -86,11 +90,21 @@ def is_file(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:")
 
 
-def open_engine(url: URL) -> Engine:
-    """Connections to the database; none is made yet. Raises DatabaseRefused without a driver."""
+def open_engine(url: URL, *, make: bool = True) -> Engine:
+    """Connections to the database; none is made yet. An SQLite file may be made if `make`.
+
+    Raises NoDatabase, or DatabaseRefused without a driver, or OSError.
+    """
     if is_file(url):
         assert url.database is not None
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        file = Path(url.database)
+        if make:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        elif not url.database.startswith("file:"):  # SQLite's own spelling
+            try:
+                file.stat()
+            except FileNotFoundError:
+                raise NoDatabase(f"there is no file {file}") from None
     if url.get_backend_name() == "sqlite":
         # As many as there are threads that may ask: opening one costs more than keeping it.
         pool = {"pool_size": 40, "pool_timeout": WAIT_S} if is_file(url) else {}

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.state_folder import UMASK, StateFolderError, cannot_use, state_folder
 from harness.task import Task
 
 READERS = 4
@@ -169,11 +170,13 @@ def prepare(
     profile: str,
     data_dir: Path,
     *,
+    state_dir: Path | None = None,
     mirror: Path | None = None,
     arguments: Sequence[str] = (),
 ) -> Path:
     """Make the profile's data set with the task's own command, unless it is there.
 
+    Closed to other users where the data lies in `state_dir`, as all there is.
     `mirror` is handed on as HARNESS_MIRROR: a folder to take sources from, instead of a network;
     `arguments` are added to the command. Its output goes to the terminal. Raises DataError.
     """
@@ -186,11 +189,22 @@ def prepare(
             f"{task.name} names no command that makes the data set {out.name}; "
             f"put the prepared folder at {out}"
         )
-    data_dir.mkdir(parents=True, exist_ok=True)
+    inside = state_dir is not None and data_dir.is_relative_to(state_dir.absolute())
+    try:
+        if state_dir is not None and inside:
+            state_folder(state_dir)
+        data_dir.mkdir(mode=0o700 if inside else 0o777, parents=True, exist_ok=True)
+    except StateFolderError as error:
+        raise DataError(str(error)) from error
+    except OSError as error:
+        variable = "HARNESS_STATE_DIR" if inside else "HARNESS_DATA_DIR"
+        raise DataError(cannot_use(variable, data_dir, error)) from error
     environment = os.environ.copy()
     if mirror is not None:
         environment["HARNESS_MIRROR"] = str(mirror.absolute())
-    code = subprocess.run([*command, *arguments], check=False, env=environment).returncode
+    code = subprocess.run(
+        [*command, *arguments], check=False, env=environment, umask=UMASK if inside else -1
+    ).returncode
     if code != 0:
         raise DataError(f"making the data set {out.name} failed with exit code {code}; see above")
     return out

@@ -23,11 +23,13 @@ from rich.text import Text
 
 from harness import sandbox
 from harness.access import fresh_key
+from harness.claim import TAKEN
 from harness.client import Client, HarnessError, Patience
 from harness.datasets import prepare
 from harness.metrics import format_value
 from harness.prompt import visible_metrics
 from harness.settings import Settings
+from harness.state_folder import StateFolderError, state_folder
 from harness.task import Baseline, Task
 from harness.wire import TestView, ToolAnswer
 
@@ -36,6 +38,10 @@ START_SECONDS = 60
 
 class DemoError(RuntimeError):
     """The demo cannot go on; the message says why."""
+
+
+class ServerThere(DemoError):
+    """A server runs on the state folder already."""
 
 
 def run(settings: Settings, task: Task, profile: str, baseline: Baseline, console: Console) -> None:
@@ -52,7 +58,7 @@ def run(settings: Settings, task: Task, profile: str, baseline: Baseline, consol
         settings = settings.model_copy(update={"sandbox": "none"})
     if not (settings.resolved_data_dir / task.profile(profile).data.name).is_dir():
         console.print("[bold]Preparing the data[/bold] (once)")
-    prepare(task, profile, settings.resolved_data_dir)
+    prepare(task, profile, settings.resolved_data_dir, state_dir=settings.state_dir)
     at_once = not any(stage.gpus for stage in task.profile(profile).stages)
     settings = settings.model_copy(update={"slots": 2 if at_once else 1})
     key = fresh_key()
@@ -73,6 +79,8 @@ def run(settings: Settings, task: Task, profile: str, baseline: Baseline, consol
             plain.call("submit", n=1)
     except HarnessError as error:
         raise DemoError(f"the server: {error}") from error
+    except ServerThere as error:
+        raise DemoError(f"{error}; give the demo a HARNESS_STATE_DIR of its own") from error
     _closing_table(task, profile, baseline, unedited, edited, console)
     console.print(f"Done in {time.monotonic() - began:.0f} s. State: {settings.state_dir}")
 
@@ -206,8 +214,10 @@ def running_server(settings: Settings, console: Console) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    state = settings.state_dir.absolute()
-    state.mkdir(parents=True, exist_ok=True)
+    try:
+        state = state_folder(settings.state_dir.absolute())
+    except StateFolderError as error:
+        raise DemoError(str(error)) from error
     log_path = state / "demo-server.log"
     environment = {
         **os.environ,
@@ -221,7 +231,7 @@ def running_server(settings: Settings, console: Console) -> Iterator[str]:
     }
     if settings.api_key is not None:
         environment["HARNESS_API_KEY"] = settings.api_key.get_secret_value()
-    with log_path.open("wb") as log:
+    with open(log_path, "wb", opener=_for_us_alone) as log:
         server = subprocess.Popen(
             [sys.executable, "-m", "server"], env=environment, stdout=log, stderr=log
         )
@@ -239,12 +249,18 @@ def running_server(settings: Settings, console: Console) -> Iterator[str]:
                 server.wait()
 
 
+def _for_us_alone(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 def _wait_until_ready(server: subprocess.Popen[bytes], url: str, log_path: Path) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
             said = log_path.read_text(errors="replace").strip().splitlines()
             why = said[-1] if said else "it said nothing"
+            if TAKEN in why:
+                raise ServerThere(f"a server runs on {log_path.parent} already")
             raise DemoError(f"the server stopped while starting: {why}; its log is {log_path}")
         try:
             if httpx.get(f"{url}/readyz", timeout=2).status_code == 200:

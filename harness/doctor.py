@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shutil
 import sys
@@ -12,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from harness import hardware, sandbox
+from harness.database import NoDatabase, parse_url
 from harness.datasets import datasets
 from harness.settings import Settings
 from harness.store import Store
@@ -90,12 +92,12 @@ def _tokenizer(settings: Settings, tasks: Mapping[str, Task]) -> Diagnosis:
                 return Diagnosis(
                     "tokenizer", f"tiktoken {version}, GPT-2's files in {first.parent}", True
                 )
-    missing = [d.remedy for d in known if d.can_prepare and not d.ready]
+    # Which data set would bring them is not known before it is there.
     return Diagnosis(
         "tokenizer",
-        f"tiktoken {version} without GPT-2's files, which data sets bring",
+        f"tiktoken {version}; no data set here has GPT-2's files",
         False,
-        missing[0] if missing else "needed only by tasks whose data set has them",
+        "needed only by tasks whose data set brings them",
         required=False,
     )
 
@@ -114,10 +116,24 @@ def _database(settings: Settings) -> Diagnosis:
         store = Store(url, upgrade=False)
         store.check()
         store.close()
+    except NoDatabase as error:
+        return _database_to_be(settings, str(error))
     except Exception as error:  # whatever a driver raises is the answer here
         reason = str(error).splitlines()[0]
-        return Diagnosis("database", reason, False, "set HARNESS_DATABASE_URL to one that answers")
+        what = "one that answers" if settings.database_url else "a folder that can be used"
+        return Diagnosis("database", reason, False, f"set {settings.database_setting} to {what}")
     return Diagnosis("database", url.rsplit("@", 1)[-1], True)
+
+
+def _database_to_be(settings: Settings, found: str) -> Diagnosis:
+    """`harness serve` makes the file, where it can."""
+    folder = Path(str(parse_url(settings.resolved_database_url).database)).parent
+    while not folder.exists():
+        folder = folder.parent
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return Diagnosis("database", f"{found} yet; harness serve makes it", True)
+    remedy = f"set {settings.database_setting} to what can be made; {folder} can't be written to"
+    return Diagnosis("database", found, False, remedy)
 
 
 def _disk(state_dir: Path) -> Diagnosis:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from harness.database import DatabaseRefused, one_line
 from harness.events import AnyEvent
 from harness.exports import EXPORTS, ExportError, file_name
+from harness.recorded import RecordingError
 from harness.recordings import of_journal, read_recordings
 from harness.replay_view import task_files
 from harness.settings import Settings, one_of
@@ -31,7 +32,11 @@ def export_session(
         raise ExportError(f"no format {format!r}; it may be {one_of(EXPORTS)}")
     path = Path(session)
     if path.is_file():
-        stories = [story_of(r) for r in read_recordings(path, task_files(settings.tasks_dir))]
+        try:
+            recordings = read_recordings(path, task_files(settings.tasks_dir))
+        except RecordingError as error:
+            raise RecordingError(f"{path}: {error}") from error
+        stories = [story_of(recording) for recording in recordings]
         name = path.name.split(".", 1)[0] or "session"
     else:
         stories, name = [_from_journal(session, settings)], session
@@ -55,15 +60,14 @@ def export_session(
 def _from_journal(session: str, settings: Settings) -> Story:
     if SAFE_NAME.fullmatch(session) is None:
         raise ExportError(f"{session!r} is neither a file nor a session's id")
-    if settings.database_url is None and not (settings.state_dir / "harness.sqlite3").exists():
-        raise ExportError(f"there is no file {session}, and no server has kept sessions here")
     try:
-        store = Store(settings.resolved_database_url)
+        store = Store(settings.resolved_database_url, upgrade=False)
         found = store.load(session)
         store.close()
     except (DatabaseRefused, SQLAlchemyError) as error:
         raise ExportError(
-            f"HARNESS_DATABASE_URL leads to no database: {one_line(error)}"
+            f"there is no file {session}, and {settings.database_setting} leads to no database: "
+            f"{one_line(error)}"
         ) from error
     if found is None:
         raise ExportError(f"there is no file and no session {session}")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import httpx
 from pydantic import SecretStr
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -16,13 +17,16 @@ from rich.text import Text
 from harness.access import fresh_key
 from harness.client import Client, Patience, Session
 from harness.datasets import prepare
-from harness.demo import running_server
+from harness.demo import DemoError, ServerThere, running_server
 from harness.metrics import format_value
 from harness.prompt import visible_metrics
 from harness.settings import Settings
 from harness.task import Task
 from harness.terminal import bad_input
 from harness.wire import TestView
+
+ANSWER_S = 10
+"""how long a server at a given address may take to say that it is there"""
 
 
 @dataclass
@@ -41,24 +45,42 @@ class Played:
 
 @contextmanager
 def named_server(url: str) -> Iterator[Client]:
-    """A server that runs, with its key from HARNESS_API_KEY."""
+    """A server that runs, with its key from HARNESS_API_KEY. Raises DemoError."""
     if not os.environ.get("HARNESS_API_KEY"):
         raise bad_input("--url needs the server's key in HARNESS_API_KEY")
+    _require_answer(url)
     with Client(url, patience=Patience(total_s=600)) as client:
         yield client
+
+
+def _require_answer(url: str) -> None:
+    """Raises DemoError if nothing answers: later on a server that is away is waited for."""
+    try:
+        answer = httpx.get(f"{url.rstrip('/')}/healthz", timeout=ANSWER_S)
+    except (httpx.TransportError, httpx.InvalidURL) as error:
+        reason = str(error) or type(error).__name__
+        raise DemoError(f"no server answers at {url}: {reason}") from error
+    if answer.status_code >= 500:
+        raise DemoError(f"no server answers at {url}: status {answer.status_code}")
 
 
 @contextmanager
 def own_server(settings: Settings, task: Task, profile: str, console: Console) -> Iterator[Client]:
     """One of our own on the state folder, with the profile's data. Raises DemoError, DataError."""
-    prepare(task, profile, settings.resolved_data_dir)
+    prepare(task, profile, settings.resolved_data_dir, state_dir=settings.state_dir)
     key = fresh_key()
     own = settings.model_copy(update={"api_key": SecretStr(key)})
-    with (
-        running_server(own, console) as started,
-        Client(started, api_key=key, patience=Patience(total_s=600)) as client,
-    ):
-        yield client
+    try:
+        with (
+            running_server(own, console) as started,
+            Client(started, api_key=key, patience=Patience(total_s=600)) as client,
+        ):
+            yield client
+    except ServerThere as error:
+        raise DemoError(
+            f"{error}: give --url http://HOST:PORT, where it listens, with its key in "
+            "HARNESS_API_KEY"
+        ) from error
 
 
 def progress_of(console: Console) -> Progress:

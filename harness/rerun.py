@@ -33,6 +33,7 @@ from harness.jobs.starting import NotStarted, Starting
 from harness.probes import check_report, report_of, submit_check
 from harness.regions import EditableFile
 from harness.results import collect
+from harness.state_folder import StateFolderError, state_folder
 from harness.story import Story, StoryTest, stages_of
 from harness.task import Task
 from harness.workspace import RunPaths
@@ -89,6 +90,10 @@ def rerun(
         raise RerunError(f"there is no sandbox to run recorded code in: {found}")
     if not story.results:
         raise RerunError("the recording holds no finished test")
+    try:
+        state_folder(place.state_dir)
+    except StateFolderError as error:
+        raise RerunError(str(error)) from error
     for test in story.results:
         yield _run(test, task, profile, place, shipped, tell)
 
@@ -129,7 +134,7 @@ def _run(
     if findings:
         return refused(findings)
     cache = place.state_dir / "cache"
-    cache.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="harness-rerun-", ignore_cleanup_errors=True) as folder:
         gpus = [str(gpu.id) for gpu in hardware.gpus()]
         executor = LocalExecutor(gpus=gpus)

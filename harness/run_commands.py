@@ -96,7 +96,10 @@ def cancel(state: StatePaths, executor: Executor, session: str, number: int | No
 
 def last_run(state: StatePaths, session: str, number: int | None) -> RunPaths:
     """A session's latest test, or the latest attempt of one. Raises NoSuchRun."""
-    own = [run for run in state.all_runs() if run.session == session and not run.is_check]
+    found_here = [run for run in state.all_runs() if run.session == session]
+    if not found_here and not _has(state, session):
+        raise NoSuchRun(f"no session {session} here, in {state.sessions}; see: harness ps")
+    own = [run for run in found_here if not run.is_check]
     plans = []
     for run in own:
         try:
@@ -114,6 +117,10 @@ def last_run(state: StatePaths, session: str, number: int | None) -> RunPaths:
         what = f"test #{number}" if number is not None else "test"
         raise NoSuchRun(f"session {session} has no {what} in {state.sessions}; {has}")
     return max(found)[-1]
+
+
+def _has(state: StatePaths, session: str) -> bool:
+    return state.sessions.is_dir() and any(p.name == session for p in state.sessions.iterdir())
 
 
 def log_lines(

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as NoJson
 
 FLAGS = ("host", "port", "profile")
 """settings that `harness serve` also takes as flags of the same name"""
+
+
+A_JSON_OBJECT = "a JSON object"
 
 
 class SettingsError(ValueError):
@@ -109,6 +115,11 @@ class Settings(BaseSettings):
         return (self.data_dir or self.state_dir / "data").absolute()
 
     @property
+    def database_setting(self) -> str:
+        """The variable that a message about the database is to name."""
+        return "HARNESS_DATABASE_URL" if self.database_url else "HARNESS_STATE_DIR"
+
+    @property
     def resolved_database_url(self) -> str:
         if self.database_url:
             return self.database_url
@@ -125,6 +136,8 @@ def read_settings() -> Settings:
             for found in error.errors()
         ]
         raise SettingsError("\n".join(lines)) from None
+    except NoJson as error:
+        raise SettingsError(_no_json(str(error))) from None
 
 
 def bad_setting(name: str, value: object, may_be: str) -> str:
@@ -133,8 +146,23 @@ def bad_setting(name: str, value: object, may_be: str) -> str:
     return f"HARNESS_{name.upper()}{flag} is {str(value)!r}; it may be {may_be}"
 
 
+def no_task(settings: Settings) -> str:
+    """What is said where there is none."""
+    return f"no task in {settings.tasks_dir}; set HARNESS_TASKS_DIR"
+
+
 def one_of(choices: Iterable[str]) -> str:
     return f"one of: {', '.join(choices)}"
+
+
+def _no_json(said: str) -> str:
+    """The line for a variable that isn't the JSON that its field is read from."""
+    named = re.search(r'field "(\w+)"', said)
+    if named is None:
+        return said
+    name = named[1]
+    value = next((v for k, v in os.environ.items() if k.upper() == f"HARNESS_{name.upper()}"), "")
+    return bad_setting(name, value, A_JSON_OBJECT)
 
 
 def _may_be(name: str, found: Any) -> str:
@@ -145,5 +173,9 @@ def _may_be(name: str, found: Any) -> str:
             return f"a whole number from {least} to {most}"
         case {"type": "integer", "minimum": least}:
             return f"a whole number, {least} or more"
+        case {"enum": choices} | {"anyOf": [{"enum": choices}, *_]}:
+            return one_of(choices)
+        case {"type": "object"}:
+            return A_JSON_OBJECT
     message = str(found["msg"])
     return f"what this asks for: {message[:1].lower()}{message[1:]}"

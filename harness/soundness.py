@@ -27,6 +27,7 @@ from harness.edits import apply_edit
 from harness.errors import AgentError
 from harness.jobs.plan import PlanError
 from harness.settings import Settings
+from harness.state_folder import StateFolderError
 from harness.task import Region, Task, TaskError, line_of, load_task
 from harness.trial import Trial, TrialError, play
 from harness.vetting import Case, NoSandbox, Verdict, vet
@@ -267,8 +268,9 @@ def _data(task: Task, profile: str, settings: Settings, tell: Callable[[str], No
     where = _at(task, "profiles", profile, "data")
     tell(f"preparing the data of {profile}")
     try:
-        folder = prepare(task, profile, settings.resolved_data_dir)
-        own = next(d for d in datasets(task, settings.resolved_data_dir) if profile in d.profiles)
+        data_dir = settings.resolved_data_dir
+        folder = prepare(task, profile, data_dir, state_dir=settings.state_dir)
+        own = next(d for d in datasets(task, data_dir) if profile in d.profiles)
         manifest = own.manifest()
     except DataError as error:
         return Outcome("data", (Fault("data", where, str(error)),))
@@ -309,7 +311,7 @@ def _checks(task: Task, profile: str, settings: Settings, tell: Callable[[str], 
             verdict = next(vetted)
             faults += _refused(task, verdict)
             notes += [f"{verdict.name}: {w.message}" for w in verdict.warnings]
-    except (PlanError, NoSandbox) as error:
+    except (PlanError, NoSandbox, StateFolderError) as error:
         faults.append(Fault("checks", _at(task, "profiles", profile), str(error)))
     return Outcome("checks", tuple(faults), tuple(notes))
 

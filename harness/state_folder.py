@@ -16,6 +16,23 @@ from pathlib import Path
 UMASK = 0o077
 
 
+class StateFolderError(RuntimeError):
+    """The state folder cannot be used; one line names the setting, the folder and the reason."""
+
+
+def state_folder(folder: Path) -> Path:
+    """The folder, made if it is not there, and closed to others. Raises StateFolderError."""
+    try:
+        close_to_others(folder)
+    except OSError as error:
+        raise StateFolderError(cannot_use("HARNESS_STATE_DIR", folder, error)) from error
+    return folder
+
+
+def cannot_use(variable: str, folder: Path, error: OSError) -> str:
+    return f"{variable} cannot be used: {folder}: {error.strerror or type(error).__name__}"
+
+
 def close_to_others(folder: Path) -> list[str]:
     """Make the folder with mode 0700, or take other users' rights from it and from what lies in it
     at the top; a sentence for each that had wider rights, or keeps them since it isn't ours."""

@@ -169,14 +169,15 @@ class Store:
     """Sessions and their events in one database. Safe for many threads."""
 
     def __init__(self, url: str, *, upgrade: bool = True) -> None:
-        """Open the database; a new one is made, and an older one upgraded if `upgrade`.
+        """Open the database; if `upgrade`, a new file is made and an older database upgraded.
 
-        Raises DatabaseRefused.
+        Raises DatabaseRefused, of it NoDatabase where no file is made.
         """
         try:
-            self.engine = open_engine(parse_url(url))
+            self.engine = open_engine(parse_url(url), make=upgrade)
         except OSError as error:
-            raise DatabaseRefused(one_line(error)) from error
+            reason = error.strerror or type(error).__name__
+            raise DatabaseRefused(f"{error.filename}: {reason}") from error
         try:
             migrations.bring_up(self.engine, upgrade=upgrade)
         except BaseException as error:

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from harness.settings import Settings, SettingsError, read_settings
+from harness.settings import Settings, SettingsError, no_task, read_settings
 from harness.task import Task, TaskError, find_tasks
 
 BAD_INPUT = 2
@@ -47,9 +47,10 @@ def known_task(settings: Settings, name: str | None) -> Task:
     tasks = all_tasks(settings)
     if name is None and tasks:
         name = next(iter(tasks))
+    if not tasks:
+        raise bad_input(no_task(settings))
     if name is None or name not in tasks:
-        known = ", ".join(tasks) or f"none in {settings.tasks_dir}; set HARNESS_TASKS_DIR"
-        raise bad_input(f"no task {name!r}; tasks: {known}")
+        raise bad_input(f"no task {name!r}; tasks: {', '.join(tasks)}")
     return tasks[name]
 
 

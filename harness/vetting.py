@@ -24,6 +24,7 @@ from harness.jobs.local import LocalExecutor
 from harness.jobs.plan import Surroundings, make_check_plan
 from harness.jobs.starting import NotStarted, Starting
 from harness.probes import Kind, check_report, submit_check
+from harness.state_folder import state_folder
 from harness.task import Task
 from harness.workspace import RunPaths
 
@@ -118,8 +119,10 @@ def vet(
     """The verdicts in the order of the cases, each once it is known.
 
     With a profile its preflight is taken too. Raises plan.PlanError if that needs more GPUs than
-    there are, NoSandbox if the edits shall run in a sandbox and there is none.
+    there are, NoSandbox if the edits shall run in a sandbox and there is none, or
+    StateFolderError.
     """
+    state_folder(state_dir)
     found = sandbox.find() if sandboxed else None
     if isinstance(found, sandbox.Problem):
         raise NoSandbox(f"there is no sandbox to run the edits in: {found}")
@@ -223,7 +226,7 @@ class _Vetted:
 
 def _around(folder: Path, data_dir: Path, state_dir: Path, sandboxed: bool) -> Surroundings:
     cache = state_dir / "cache"
-    cache.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(exist_ok=True)
     gpus = len(hardware.gpus())
     # One thread a case: the cases share the cores.
     return Surroundings(RunPaths(folder), data_dir, cache, gpus, threads=1, sandbox=sandboxed)

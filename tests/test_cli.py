@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from pathlib import Path
 import pytest
 from conftest import TOY_TASKS, new_player
 from fastapi.testclient import TestClient
+from typer.testing import CliRunner
 
 import server
+from harness.cli import app
 from harness.doctor import TOKENIZER_FILES
 from harness.settings import Settings, SettingsError
 
@@ -156,8 +159,8 @@ def test_doctor_looks_for_the_tokenizers_files(
     monkeypatch.setenv("HARNESS_DATA_DIR", str(tmp_path / "data"))
     _, output = harness("doctor")
     [line] = [line for line in output.splitlines() if "tokenizer" in line]
-    assert "without GPT-2's files" in line
-    assert "harness data prepare two-files --profile toy" in line
+    assert "no data set here has GPT-2's files" in line
+    assert "harness data prepare" not in line
     folder = tmp_path / "data/points/score/bpe"
     folder.mkdir(parents=True)
     for name in TOKENIZER_FILES:
@@ -204,8 +207,46 @@ def test_mistakes_are_one_clear_line(
             ["serve"],
             "HARNESS_EXECUTOR is 'nowhere'; it may be one of: local",
         ),
+        (
+            {"HARNESS_SANDBOX": "x"},
+            ["ps"],
+            "HARNESS_SANDBOX is 'x'; it may be one of: bubblewrap, none",
+        ),
+        (
+            {"HARNESS_LOG_FORMAT": "x"},
+            ["ps"],
+            "HARNESS_LOG_FORMAT is 'x'; it may be one of: text, json",
+        ),
+        (
+            {"HARNESS_SLURM_EXTRA": "["},
+            ["ps"],
+            "HARNESS_SLURM_EXTRA is '['; it may be a JSON object",
+        ),
+        (
+            {"HARNESS_SLURM_EXTRA": "[1]"},
+            ["serve"],
+            "HARNESS_SLURM_EXTRA is '[1]'; it may be a JSON object",
+        ),
+        (
+            {"HARNESS_TASKS_DIR": "/nope"},
+            ["serve", "--port", "0"],
+            "no task in /nope; set HARNESS_TASKS_DIR",
+        ),
+        ({}, ["serve", "--host", "203.0.113.1"], "cannot listen on 203.0.113.1:0: "),
+        ({}, ["serve", "--host", "no.such.host.invalid"], "cannot listen on no.such.host.invalid"),
     ],
-    ids=["slots", "port", "executor"],
+    ids=[
+        "slots",
+        "port",
+        "executor",
+        "sandbox",
+        "log format",
+        "no JSON",
+        "no JSON object",
+        "no task",
+        "another's address",
+        "no host",
+    ],
 )
 def test_settings_that_cannot_be_are_one_clear_line(
     tmp_path: Path, variables: dict[str, str], args: list[str], said: str
@@ -213,6 +254,7 @@ def test_settings_that_cannot_be_are_one_clear_line(
     environment = os.environ | {
         "HARNESS_STATE_DIR": str(tmp_path / "state"),
         "HARNESS_TASKS_DIR": str(TOY_TASKS),
+        "HARNESS_PORT": "0",
         "COLUMNS": "40",
     }
     done = subprocess.run(
@@ -370,6 +412,116 @@ def test_serve_listens_where_its_flags_say(tmp_path: Path, toy_data: Path) -> No
     assert "127.0.0.1:1 " not in said
 
 
+def test_serve_on_a_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = subprocess.run(
+            [sys.executable, "-m", "server"],
+            env=os.environ
+            | {
+                "HARNESS_STATE_DIR": str(tmp_path / "state"),
+                "HARNESS_TASKS_DIR": str(TOY_TASKS),
+                "HARNESS_PORT": str(port),
+            },
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert not (tmp_path / "state").exists()
+    said = f"cannot listen on 127.0.0.1:{port}: Address already in use; take another --port"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"ERROR: {said}\n")
+
+
+def test_without_tasks_commands_say_so(
+    harness: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tmp_path))
+    said = f"no task in {tmp_path}; set HARNESS_TASKS_DIR\n"
+    assert harness("task", "list") == (0, said)
+    assert harness("data", "status") == (0, said)
+    assert harness("demo") == (2, f"ERROR: {said}")
+    result = CliRunner().invoke(app, ["task", "list", "--json"])
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "[]\n", said)
+
+
+def test_a_server_on_the_same_state_folder_is_named_with_what_helps(
+    harness: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "state").mkdir()
+    hold = "import sys; from pathlib import Path; from harness.claim import Claim; "
+    hold += "from harness.workspace import StatePaths; c = Claim(StatePaths(Path(sys.argv[1]))); "
+    hold += "print(c.name, flush=True); sys.stdin.read()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(tmp_path / "state")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    try:
+        there = f"ERROR: a server runs on {tmp_path}/state already"
+        assert harness("baseline", "run", "two-files", "unedited") == (
+            1,
+            f"{there}: give --url http://HOST:PORT, where it listens, with its key in "
+            "HARNESS_API_KEY\n",
+        )
+        code, said = harness("demo")
+        assert code == 1
+        assert said.endswith(f"{there}; give the demo a HARNESS_STATE_DIR of its own\n")
+    finally:
+        holder.communicate()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "127.0.0.1:1", "http://[", ""])
+def test_a_url_where_nothing_listens_is_one_clear_line(
+    harness: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("HARNESS_API_KEY", "0123456789abcdef")
+    code, said = harness("baseline", "run", "two-files", "unedited", "--url", url)
+    assert (code, said.count("\n")) == (1, 1)
+    assert said.startswith(f"ERROR: no server answers at {url}: ")
+    assert harness("confirm", "abc", "--url", url) == (code, said)
+
+
+def test_the_demo_of_a_task_without_baselines_says_so(
+    harness: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = Path(shutil.copytree(TOY_TASKS, tmp_path / "tasks"))
+    yaml = tasks / "vetted_line/task.yaml"
+    yaml.write_text(re.sub(r"baselines:.*", "", yaml.read_text(), flags=re.DOTALL))
+    monkeypatch.setenv("HARNESS_TASKS_DIR", str(tasks))
+    said = "vetted-line has no baseline to play; write one below baselines/, named in task.yaml"
+    assert harness("demo", "--task", "vetted-line") == (2, f"ERROR: {said}\n")
+
+
+def test_export_names_the_file_that_is_no_recording(
+    harness: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.touch()
+    assert harness("export", str(bad)) == (2, f"ERROR: {bad}: is empty\n")
+
+
+def test_arguments_for_a_data_set_that_is_ready_are_not_passed_over_in_silence(
+    harness: Callable[..., tuple[int, str]], points: Path
+) -> None:
+    code, output = harness("data", "prepare", "two-files", "--", "--nope")
+    assert code == 0
+    assert "--nope: not used, since it is ready already; " in output
+    assert f"; to make it anew, remove {points}\n" in output
+    assert "not used" not in harness("data", "prepare", "two-files")[1]
+
+
+def test_the_version_names_the_revision(harness: Callable[..., tuple[int, str]]) -> None:
+    code, output = harness("--version")
+    assert code == 0
+    assert re.fullmatch(r"harness [0-9.]+(, revision [0-9a-f]{40}(-dirty)?)?\n", output)
+
+
 def play_demo(tasks: Path, state: Path, data: Path, *args: str) -> str:
     """What `harness demo` prints."""
     environment = os.environ | {
@@ -518,3 +670,17 @@ def test_a_bad_file_of_edits_is_one_clear_line(
     assert code == 2
     assert said in output
     assert len(output.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["null_runs", "verdicts", "leaderboard"])
+def test_a_benchmark_tells_what_it_takes(name: str) -> None:
+    script = Path(__file__).parents[1] / "benchmarks" / f"{name}.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"usage: {name}.py [-h] ")

@@ -255,7 +255,7 @@ def test_harness_gc_does_not_upgrade_a_database(
     [
         ("no url", "it is not a URL, such as postgresql://user@host/name"),
         ("mysql://localhost/x", "mysql is not sqlite or postgresql"),
-        ("sqlite:////dev/null/x", "[Errno 17] File exists"),
+        ("sqlite:////dev/null/x", "/dev/null: File exists"),
     ],
 )
 def test_a_url_that_leads_nowhere_is_one_line(url: str, said: str) -> None:

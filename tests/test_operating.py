@@ -56,7 +56,7 @@ def test_a_running_test_is_seen_and_cancelled(
     ("args", "said"),
     [
         (("cancel", "nobody"), "session nobody has no test that waits or runs; see: harness ps"),
-        (("logs", "nobody"), "session nobody has no test in "),
+        (("logs", "nobody"), "no session nobody here, in "),
         (("end", "nobody"), "there is no session nobody in the database"),
     ],
 )

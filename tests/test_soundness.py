@@ -285,6 +285,7 @@ def test_which_regions_cut_a_statement(first: int, last: int, cut: tuple[int, in
         (["--regions", "2-3,5"], "--regions 2-3: cuts"),
         (["--regions", "5-9,10"], "at least one locked line must stand between two regions"),
         (["--regions", "40-50"], "has 13 lines"),
+        (["--regions", "6-5"], "6-5: its last line is before its first"),
         (["--regions", "x"], "give lines as 10-20,33-40"),
         (["--regions", "5", "--file", "nowhere.py"], "nowhere.py: No such file"),
     ],

@@ -13,6 +13,7 @@ from rich.progress import Progress
 from rich.text import Text
 
 from harness.jobs.plan import PlanError
+from harness.state_folder import StateFolderError
 from harness.terminal import bad_input, known_profile, known_task, settings_here
 from harness.vetting import CasesError, NoSandbox, Verdict, read_cases, vet
 
@@ -49,7 +50,7 @@ def check(
                 verdicts.append(verdict)
                 if not as_json:
                     _show_verdict(verdict, len(chosen.files) > 1, console)
-    except (CasesError, PlanError, NoSandbox) as error:
+    except (CasesError, PlanError, NoSandbox, StateFolderError) as error:
         raise bad_input(str(error)) from error
     if as_json:
         typer.echo(json.dumps([verdict.as_json() for verdict in verdicts], indent=1))

@@ -15,6 +15,7 @@ from rich.text import Text
 from harness.datasets import DataError, Dataset, Manifest, datasets
 from harness.datasets import prepare as prepare_dataset
 from harness.hardware import gpus
+from harness.settings import no_task
 from harness.task import Task
 from harness.terminal import all_tasks, bad_input, fail, known_profile, known_task, settings_here
 
@@ -44,12 +45,24 @@ def data_prepare(
         profiles = [known_profile(chosen, profile)]
     else:
         profiles = _carried(chosen, datasets(chosen, settings.resolved_data_dir))
+    ready = {own.name for own in datasets(chosen, settings.resolved_data_dir) if own.ready}
     try:
         for name in profiles:
             folder = prepare_dataset(
-                chosen, name, settings.resolved_data_dir, mirror=mirror, arguments=arguments or ()
+                chosen,
+                name,
+                settings.resolved_data_dir,
+                state_dir=settings.state_dir,
+                mirror=mirror,
+                arguments=arguments or (),
             )
             typer.echo(f"{folder.name}: ready at {folder}")
+            if arguments and folder.name in ready:
+                typer.echo(
+                    f"{' '.join(arguments)}: not used, since it is ready already; "
+                    f"to make it anew, remove {folder}",
+                    err=True,
+                )
     except DataError as error:
         raise fail(str(error)) from error
 
@@ -73,6 +86,8 @@ def data_status(
     """Which data sets are here and whole; exit code 1 if one is not what its manifest says."""
     settings = settings_here()
     tasks = [known_task(settings, task)] if task is not None else all_tasks(settings).values()
+    if not tasks:
+        typer.echo(no_task(settings))
     whole = True
     for own in tasks:
         for dataset in datasets(own, settings.resolved_data_dir):

@@ -30,7 +30,7 @@ def leaderboard(
         known_profile(chosen, profile)
     if sum((as_json, as_csv, as_markdown)) > 1:
         raise bad_input("--json, --csv and --markdown are used one at a time")
-    with journal(settings) as store:
+    with journal(settings, may_be_empty=True) as store:
         found = Standings(store, {chosen.name: chosen}).board(chosen.name)
     board = leaderboard_forms.of_profile(found, profile)
     if as_json:

@@ -52,10 +52,13 @@ def demo(
     without_gpu = [name for name, p in chosen.profiles.items() if p.gpus == 0]
     if profile is None and not without_gpu:
         raise fail(f"every profile of {chosen.name} needs a GPU; name one with --profile")
-    name = baseline or next(iter(chosen.baselines), None)
-    if name is None or name not in chosen.baselines:
-        known = ", ".join(chosen.baselines) or "none"
-        raise bad_input(f"no baseline {name!r}; baselines: {known}")
+    if not chosen.baselines:
+        raise bad_input(
+            f"{chosen.name} has no baseline to play; write one below baselines/, named in task.yaml"
+        )
+    name = baseline or next(iter(chosen.baselines))
+    if name not in chosen.baselines:
+        raise bad_input(f"no baseline {name!r}; baselines: {', '.join(chosen.baselines)}")
     try:
         demo_session.run(
             settings,

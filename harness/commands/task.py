@@ -15,7 +15,7 @@ from rich.text import Text
 from harness.datasets import datasets
 from harness.prompt import build_prompt
 from harness.scaffold import ScaffoldError, new_task, parse_regions
-from harness.settings import Settings
+from harness.settings import Settings, no_task
 from harness.soundness import CHECKS, Outcome, check_task
 from harness.task import Task, TaskError, load_task, schema
 from harness.terminal import all_tasks, bad_input, settings_here
@@ -40,7 +40,9 @@ def _folder(settings: Settings, name: str) -> Path:
     folder = settings.tasks_dir / name
     if "/" not in name and (folder / "task.yaml").is_file():
         return folder
-    known = ", ".join(_names(settings)) or "none"
+    known = ", ".join(_names(settings))
+    if not known:
+        raise bad_input(no_task(settings))
     raise bad_input(f"no task {name!r} in {settings.tasks_dir}; there are: {known}")
 
 
@@ -64,8 +66,11 @@ def list_tasks(
         }
         for task in all_tasks(settings).values()
     ]
+    if not rows:
+        typer.echo(no_task(settings), err=as_json)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
+    if as_json or not rows:
         return
     table = Table("task", "version", "title", "profiles", "baselines")
     for row in rows:

@@ -39,10 +39,10 @@ def parse_regions(text: str) -> list[tuple[int, int]]:
             raise ScaffoldError(f"--regions {part.strip()!r}: give lines as 10-20,33-40")
         first = int(match[1])
         last = int(match[2]) if match[2] else first
-        if first < 1 or last < first:
-            raise ScaffoldError(
-                f"--regions {part.strip()}: the first line is 1, the last not before it"
-            )
+        if first < 1:
+            raise ScaffoldError(f"--regions {part.strip()}: the file's first line is 1")
+        if last < first:
+            raise ScaffoldError(f"--regions {part.strip()}: its last line is before its first")
         found.append((first, last))
     return sorted(found)
 
