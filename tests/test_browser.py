@@ -298,7 +298,7 @@ def test_a_live_test_is_followed_to_its_end(
 
         tab.page.goto(session)
         # The page asks every 1.5 seconds: the test is to be seen while it runs.
-        slow = "import time\n\ntime.sleep(4)\nFIRST_RATE = 0.06"
+        slow = "import time\n\ntime.sleep(2.5)\nFIRST_RATE = 0.06"
         assert tool("edit", **RATE, content=slow)["ok"]
         tab.page.wait_for_selector("article[data-step='1']", timeout=10_000)
         tool("test", wait_s=0)
