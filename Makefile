@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# Tests start processes of two threads each: four workers keep eight cores busy.
+# Tests start processes of two threads each: four workers keep eight cores busy, and one more
+# worker than there are cores makes two of them no faster.
 PARALLEL := -n auto --maxprocesses 4 --dist worksteal
 
 # Others' readers of what we write, which tests ask; their pins are not ours.
