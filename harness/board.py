@@ -120,7 +120,7 @@ class RowView(BaseModel):
     session: str | None = Field(description="The submission's session.")
     standing: Standing = Field(
         description="The list that it stands in: `confirmed` (two seeds or more that the harness "
-        "gave, none of them without a score), `unconfirmed`, `unranked`."
+        "gave, none of them without a score or unplayed), `unconfirmed`, `unranked`."
     )
     rank: int | None = Field(description="In its list, from 1; equals share one.")
     unranked: str = Field(description="Why it has no rank; empty if it has one.")
