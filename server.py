@@ -76,8 +76,8 @@ def build(settings: Settings, fresh: str | None = None) -> FastAPI:
     )
     for told in narrowed:
         log.warning(told)
-    if open_to_others(settings.resolved_data_dir):
-        log.warning("other users can read the data folder, which holds what tests are scored on")
+    if open_to_others(data := settings.resolved_data_dir):
+        log.warning(f"other users can read {data}, which holds what tests are scored on: chmod 700")
     app = create_app(service, access)
     app.include_router(pages(LiveSource(service)))  # the gate asks for the key
     return app
@@ -132,7 +132,7 @@ def _claim_and_store(state: StatePaths, settings: Settings) -> tuple[Claim, Stor
         return claim, Store(settings.resolved_database_url)
     except DatabaseRefused as error:
         claim.release()
-        raise SettingsError(f"HARNESS_DATABASE_URL leads to no database: {error}") from error
+        raise SettingsError(f"{settings.database_setting} leads to no database: {error}") from error
 
 
 class _Server(uvicorn.Server):

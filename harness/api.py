@@ -653,17 +653,14 @@ async def _json_object(request: Request) -> dict[str, Any]:
     try:
         value = json.loads(body) if body.strip() else {}
     except (ValueError, RecursionError) as error:
-        raise ClientError(
-            422, "bad_json", "The body is not JSON.", "Send the arguments as one JSON object."
-        ) from error
+        raise _bad_json("The body is not JSON.") from error
     if not isinstance(value, dict):
-        raise ClientError(
-            422,
-            "bad_json",
-            "The body is not a JSON object.",
-            "Send the arguments as one JSON object.",
-        )
+        raise _bad_json("The body is not a JSON object.")
     return value
+
+
+def _bad_json(what: str) -> ClientError:
+    return ClientError(422, "bad_json", what, "Send the arguments as one JSON object.")
 
 
 def _add_error_handlers(app: FastAPI) -> None:
@@ -677,6 +674,8 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def on_invalid(_request: Request, error: RequestValidationError) -> JSONResponse:
+        if any(item["type"] == "json_invalid" for item in error.errors()):
+            return _bad_json("The body is not JSON.").response()
         found = "; ".join(
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
             for item in error.errors()[:10]

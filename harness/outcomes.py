@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, TypeGuard
 
@@ -150,13 +150,13 @@ def outcome_of(
     state = SessionState.start(header)
     for event in events:
         state.apply(event)
+    # A session that tested several versions of its files says of none that it is the baseline.
+    consistent = len({attempt.files_digest for attempt in state.attempts}) == 1
+    played = header.of if header.purpose == "baseline" and consistent else None
     tests: dict[int, TestOutcome] = {}
     for attempt in state.attempts:
         if attempt.result is not None:
-            tests[attempt.number] = _test(task, header, attempt, references)
-    tested_files = {attempt.files_digest for attempt in state.attempts}
-    if header.purpose == "baseline" and len(tested_files) > 1:
-        tests = {n: replace(test, code=_known_today(test, task)) for n, test in tests.items()}
+            tests[attempt.number] = _test(task, header, attempt, references, played)
     submitted = tests.get(state.submitted.number) if state.submitted else None
     found: Likeness | None = None
     if submitted is not None and header.purpose == "agent":
@@ -189,7 +189,9 @@ def _test(
     header: Header,
     attempt: Attempt,
     references: References,
+    played: str | None,
 ) -> TestOutcome:
+    """`played` is the baseline that the session says it played."""
     result = attempt.result
     assert result is not None
     version, scored = _version(result, header), result.scored
@@ -219,7 +221,7 @@ def _test(
     code = references.digests.get(attempt.files_digest)
     if version != task.version and code != UNEDITED:
         # Of a baseline as it was then there is no hash: the session that played it is believed.
-        code = header.of if header.purpose == "baseline" and header.of != UNEDITED else None
+        code = played or None
     return TestOutcome(
         session=header.session,
         purpose=header.purpose,
@@ -251,11 +253,6 @@ def _test(
 
 def _usable(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value) and abs(value) <= LARGEST
-
-
-def _known_today(test: TestOutcome, task: Task) -> str | None:
-    """What a test is by its hash alone: a session that tested several versions says nothing."""
-    return test.code if test.code == UNEDITED or test.group.task_version == task.version else None
 
 
 def _version(result: TestFinished, header: Header) -> int:

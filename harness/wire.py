@@ -89,7 +89,11 @@ class BaselineRequest(BaseModel):
 class ConfirmationRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     session: str = Field(description="The id of the agent's session whose submission is trained.")
-    seeds: int = Field(default=2, description="How many fresh seeds the server shall draw.")
+    seeds: int = Field(
+        default=2,
+        description="How many seeds the server shall give: those that earlier, closed "
+        "confirmations left unplayed, then fresh ones.",
+    )
 
 
 class SessionRequest(BaseModel):

@@ -381,7 +381,7 @@ def test_an_idempotency_key_names_one_operation(either_player: Player) -> None:
         ("POST", "/v1/sessions", '{"task": "unheard-of"}', 404, "unknown_task"),
         ("POST", "/v1/sessions", '{"task": "two-files", "profile": "x"}', 404, "unknown_profile"),
         ("POST", "/v1/sessions", "{}", 422, "bad_request"),
-        ("POST", "/v1/sessions", "not json", 422, "bad_request"),
+        ("POST", "/v1/sessions", "not json", 422, "bad_json"),
         ("POST", "/v1/sessions/{id}/tools/fly", "{}", 404, "unknown_tool"),
         ("POST", "/v1/sessions/{id}/tools/edit", "[1]", 422, "bad_json"),
         ("POST", "/v1/sessions/{id}/tools/edit", "{", 422, "bad_json"),

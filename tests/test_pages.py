@@ -92,19 +92,27 @@ def test_pages_ask_for_the_key_that_their_link_carries(tmp_path: Path) -> None:
     assert refused.status_code == 421
 
 
-def test_harness_view_prints_a_link_that_opens(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("count", "leads_to", "shows"), [(1, "/sessions/1", 'id="step-1"'), (2, "/", "session.jsonl")]
+)
+def test_harness_view_prints_a_link_that_opens(
+    tmp_path: Path, count: int, leads_to: str, shows: str
+) -> None:
     path = written(tmp_path, one_session())
     code = "from harness.cli import app; app()"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, "view", str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, "view", *[str(path)] * count],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     try:
         assert process.stdout is not None
         link = process.stdout.readline().strip()
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/sessions/1\?key=[\w-]{32}", link)
+        assert re.fullmatch(rf"http://127\.0\.0\.1:\d+{leads_to}\?key=[\w-]{{32}}", link)
         with httpx.Client(follow_redirects=True) as client:
             opened = client.get(link)
-            assert 'id="step-1"' in opened.text
+            assert shows in opened.text
             assert "key" not in str(opened.url)
         assert httpx.get(link.split("?")[0]).status_code == 403
     finally:

@@ -29,7 +29,9 @@ app = typer.Typer()
 @app.command()
 def confirm(
     session: Annotated[str, typer.Argument(help="The id of the session whose submission it is.")],
-    seeds: Annotated[int, typer.Option(help="How many fresh seeds, each a test.")] = 2,
+    seeds: Annotated[
+        int, typer.Option(help="How many seeds of the server's choice, each a test.")
+    ] = 2,
     url: Annotated[
         str | None,
         typer.Option(help="A server that runs, with its key in HARNESS_API_KEY; else one is run."),
