@@ -92,6 +92,7 @@ def _show_version(wanted: bool) -> None:
 
 def _version() -> str:
     """The program's version, and in a checkout the revision, with `-dirty` if it was changed."""
+    # Every command would wait for these.
     import subprocess
     from importlib import metadata
     from pathlib import Path
