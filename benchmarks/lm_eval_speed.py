@@ -163,14 +163,16 @@ def main() -> None:
         (folder / "serve.json").write_text(json.dumps(plan))
         os.environ[channel.SERVER] = str(folder / "serve.json")
         sizes = Sizes.of(settings)
-        tokens_of: dict[bool, Results] = {}
+        tokens_of: dict[bool, dict[tuple[bytes, bytes], Results]] = {}
 
         def ours(bfloat16: bool, some: list[Instance]) -> tuple[float, Results]:
             with ServedModel(options.label, sizes, bfloat16=bfloat16) as server:
                 scored = ready(server, Checkpoint(folder, options.label), sizes, 0.0)
                 result = timed(CheckpointLM(scored, vocabulary).loglikelihood, some)
-                behind = scored.scored[min(WARM_UP, len(some)) :][: len(exact)]
-                tokens_of[bfloat16] = np.concatenate([score.losses for _, score in behind])
+                tokens_of[bfloat16] = {
+                    (np.array(span.inputs).tobytes(), np.array(span.targets).tobytes()): one.losses
+                    for span, one in scored.scored
+                }
                 return result
 
         def stock(dtype: torch.dtype, some: list[Instance]) -> tuple[float, Results]:
@@ -178,7 +180,7 @@ def main() -> None:
             return timed(lambda rs: twin.loglikelihood(rs, disable_tqdm=True), some)
 
         own_s, own = ours(True, requests)
-        print(f"the stage: {own_s:.1f} s", file=sys.stderr, flush=True)
+        print(f"the stage: {own_s:.2f} s", file=sys.stderr, flush=True)
         if options.without_stock:
             return
         _, own_exact = ours(False, exact)
@@ -199,7 +201,9 @@ def main() -> None:
     print(f"| the stage in fp32, stock in fp32 | {distance(own_exact, other_exact)} |")
     print(f"| stock in bfloat16, stock in fp32 | {distance(other[: len(exact)], other_exact)} |")
     print(f"| the stage in bfloat16, stock in fp32 | {distance(own[: len(exact)], other_exact)} |")
-    print(f"| one token, the stage in bfloat16 and in fp32 | {distance(*tokens_of.values())} |")
+    both = [(tokens_of[True][text], losses) for text, losses in tokens_of[False].items()]
+    rounded, single = (np.concatenate(losses) for losses in zip(*both, strict=True))
+    print(f"| one token, the stage in bfloat16 and in fp32 | {distance(rounded, single)} |")
 
 
 def args(requests: Sequence[Instance]) -> list[tuple[str, str]]:

@@ -1,14 +1,12 @@
 """Speed, memory and losses of the first steps of a training stage.
 
     python benchmarks/train_throughput.py [--script gpt_345m.sh] [--steps 20] [--gpus 0,1]
-    python benchmarks/train_throughput.py --baseline NAME --steps 60 [--data FOLDER] [--seed 43]
     python benchmarks/train_throughput.py --nanogpt FOLDER --rounds 2
 
 Runs the stage's own script as a test would, and prints Markdown tables: the loss of the first and
 the last step (nats/token), seconds until the first step is done (imports and compilation included),
 tokens/s over the later steps, peak GPU memory. The tokens are random unless --data names a prepared
-folder. Each --baseline (it may be given several times) is trained after the unedited file, on the
-same tokens in the same order, and set beside it.
+folder.
 
 FOLDER holds nanoGPT's train.py, model.py and configurator.py, which whoever runs this fetches. It
 then trains a model of the same sizes in turn with ours, one process a round: same micro-batch and
@@ -27,46 +25,19 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
-from serving import ROOT, SCRIPTS, settings_of  # puts the packages below on the path
+from serving import ROOT, settings_of  # puts the packages below on the path
 
 import custom_pretrain  # isort: split
 
-from baselines import baseline_files
+from stage_process import Measured, stage_command, stage_environment
 
-from harness.task import load_task
-
-STEP = re.compile(r"^step (\d+) of \d+: loss ([\d.]+)(?:, ([\d,]+) tokens/s)?")
 PEER_STEP = re.compile(r"^iter (\d+): loss ([\d.]+), time ([\d.]+)ms")
-EVALUATED = re.compile(r"^TRAIN_METRICS: step=\d+, .*val_loss=([\d.]+)")
-PEAK = re.compile(r"^peak memory: ([\d.]+) GiB")
-TASK = ROOT / "tasks/llm-pretrain-residual"
 PEER_FILES = ("train.py", "model.py", "configurator.py")
-
-
-@dataclass
-class Measured:
-    """What one process of training printed."""
-
-    first_step: float = 0.0
-    """Seconds from its start until a first step was done."""
-    losses: list[float] = field(default_factory=list)
-    speeds: list[float] = field(default_factory=list)
-    """Tokens/s of single steps."""
-    monitor: str = "-"
-    """The last loss on the monitor split."""
-    peak: str = "-"
-
-    @property
-    def speed(self) -> float:
-        """Tokens/s, the median; the first steps after compilation still warm up."""
-        steady = self.speeds[len(self.speeds) // 4 :]
-        return median(steady) if steady else 0.0
 
 
 class Benchmark:
@@ -101,46 +72,14 @@ class Benchmark:
             tokens = random.integers(self.options.vocab_size, size=self.options.tokens)
             tokens.astype(np.uint16).tofile(data / f"{split}.bin")
 
-    def files(self, baseline: str) -> Path:
-        """The checkout, or a folder with the baseline's file in its place."""
-        if not baseline:
-            return ROOT
-        folder = self.folder / baseline
-        if not folder.exists():
-            shutil.copytree(ROOT / "nanoGPT", folder / "nanoGPT")
-            for name, text in baseline_files(load_task(TASK), baseline).items():
-                (folder / name).write_text(text, encoding="utf-8")
-        return folder
-
-    def ours(self, baseline: str = "") -> Measured:
-        files = self.files(baseline)
+    def ours(self) -> Measured:
         out = Path(tempfile.mkdtemp(dir=self.folder))
-        environment = os.environ | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "HARNESS_FILES": str(files),
-            "HARNESS_DATA": str((self.options.data or self.folder / "data").absolute() / "run"),
-            "HARNESS_OUT": str(out),
-            "HARNESS_SEED": str(self.options.seed),
-            "HARNESS_GPUS": self.options.gpus,
-            "HARNESS_PROFILE": "benchmark",
-            "HARNESS_STAGE": "benchmark",
-            "PYTHONUNBUFFERED": "1",
-        }
-        steps = self.options.steps
-        settings = [f"--max_iters={steps}", "--log_interval=1", "--save_interval=0"]
-        settings += [f"--eval_interval={steps}", "--eval_windows=64", *self.options.extra]
+        data = self.options.data or self.folder / "data"
+        environment = stage_environment(ROOT, data, out, self.options.gpus, self.options.seed)
+        command = stage_command(self.options.script, self.options.steps, self.options.extra)
         found, began = Measured(), time.perf_counter()
-        command = ["bash", str(SCRIPTS / self.options.script), "run", *settings]
-        for line in lines_of(command, files, environment):
-            if match := STEP.match(line):
-                found.first_step = found.first_step or time.perf_counter() - began
-                found.losses.append(float(match[2]))
-                if match[3]:
-                    found.speeds.append(float(match[3].replace(",", "")))
-            if match := EVALUATED.match(line):
-                found.monitor = match[1]
-            if match := PEAK.match(line):
-                found.peak = f"{match[1]} GiB"
+        for line in lines_of(command, ROOT, environment):
+            found.read(line, time.perf_counter() - began)
         return found
 
     def peer(self) -> Measured:
@@ -192,7 +131,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a prepared folder in place of random tokens")
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--nanogpt", type=Path, help="folder of the program to run beside it")
-    parser.add_argument("--baseline", action="append", default=[], help="its edited file as well")
     parser.add_argument("--rounds", type=int, default=1, help="processes of each")
     parser.add_argument("extra", nargs="*", help="further --key=value settings, after --")
     options = parser.parse_args()
@@ -203,7 +141,6 @@ def main() -> None:
             (benchmark.ours(), benchmark.peer() if options.nanogpt else None)
             for _ in range(options.rounds)
         ]
-        edited = {name: benchmark.ours(name) for name in options.baseline}
     first = rounds[0][0]
     print("\n| what | figure |\n|---|---|")
     for name, value in (
@@ -215,8 +152,6 @@ def main() -> None:
         ("peak GPU memory", first.peak),
     ):
         print(f"| {name} | {value} |")
-    if edited:
-        show_losses({"unedited": first, **edited})
     pairs = [(ours, peer) for ours, peer in rounds if peer is not None]
     if not pairs:
         return
@@ -226,21 +161,6 @@ def main() -> None:
         ratio = ours.speed / peer.speed
         ends = f"{ours.losses[-1]:.4f}, {peer.losses[-1]:.4f}"
         print(f"| {number} | {ours.speed:,.0f} | {peer.speed:,.0f} | {ratio:.3f} | {ends} |")
-
-
-def show_losses(runs: dict[str, Measured]) -> None:
-    """A row a run, against the first one: a step's time, memory, the training loss on its way."""
-    unedited = next(iter(runs.values()))
-    count = len(unedited.losses)
-    steps = sorted({1, *(count * part // 4 for part in (1, 2, 3) if count >= 4), count})
-    heads = ["file", "until the first step", "step time, ratio", "peak"]
-    heads += [f"loss, step {step}" for step in steps] + ["monitor loss at the end"]
-    print(f"\n| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-    for name, run in runs.items():
-        ratio = f"{unedited.speed / run.speed:.3f}" if run.speed else "-"
-        cells = [name, f"{run.first_step:.0f} s", ratio, run.peak]
-        cells += [f"{run.losses[step - 1]:.4f}" for step in steps]
-        print(f"| {' | '.join([*cells, run.monitor])} |")
 
 
 def hardware(gpus: int) -> str:

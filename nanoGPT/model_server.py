@@ -15,6 +15,7 @@ import argparse
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ class ModelServer:
         self._module.seed_random(seed, self._module.INIT)
         self._model = self._module.GPT(sizes).to(self._device).eval()
         self._entering: list[Tensor] = []
+        self._copies = _Copies(self._device) if device != "cpu" else None
         # The scorer applies the final LayerNorm and the head itself.
         self._model.transformer.ln_f.register_forward_pre_hook(
             lambda _, args: self._entering.append(args[0])
@@ -64,7 +66,9 @@ class ModelServer:
         """Fills the model with the weights of the stage `label` that lie in `folder`."""
         self._module.checkpoint.load_weights(Path(folder), label, self._model)
 
-    def hidden(self, inputs: Arrays, outputs: Arrays, bfloat16: bool = False) -> None:
+    def hidden(
+        self, inputs: Arrays, outputs: Arrays, bfloat16: bool = False
+    ) -> channel.Later | None:
         """What enters the final LayerNorm at some places of a batch.
 
         `idx` (b, t) int64 and `places` (n,) int64, of the b * t positions in their order ->
@@ -73,15 +77,23 @@ class ModelServer:
         self._entering.clear()
         # The same chance for every call, so that the order of the calls makes no difference.
         self._module.seed_random(self._seed, self._module.EVALUATE)
-        idx = torch.from_numpy(inputs["idx"]).to(self._device)
-        places = torch.from_numpy(inputs["places"]).to(self._device)
+        # Without waiting for the batch before, which may still be computed.
+        idx, places = (
+            torch.from_numpy(inputs[name]).to(self._device, non_blocking=True)
+            for name in ("idx", "places")
+        )
         autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=bfloat16)
         with torch.no_grad(), autocast:
             self._model(idx)
         entering = self._entering[-1]
         if entering.shape[:2] != idx.shape:
             raise ValueError("the final LayerNorm got another shape than (b, t, c)")
-        torch.from_numpy(outputs["hidden"]).copy_(entering.flatten(0, 1)[places])
+        states = entering.flatten(0, 1)[places]
+        wanted = torch.from_numpy(outputs["hidden"])
+        if self._copies is not None:
+            return self._copies.begin(states, wanted)
+        wanted.copy_(states)
+        return None
 
     def digest(self, inputs: Arrays, outputs: Arrays) -> dict[str, Any]:
         """Fact `sha256`: of every parameter and buffer, the unsaved ones too."""
@@ -102,6 +114,26 @@ class ModelServer:
         except Exception:  # edited code runs under a counter that it was not written for
             return {"flops_per_token": None}
         return {"flops_per_token": counter.get_total_flops() / idx.numel()}
+
+
+class _Copies:
+    """Copies from a GPU, beside the forward of the next batch."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def begin(self, source: Tensor, target: Tensor) -> channel.Later:
+        """Takes `source`, once it is computed, as float32 into `target`, whose pages are locked."""
+        source = source.float()
+        self._stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._stream):
+            target.copy_(source, non_blocking=True)
+            return partial(_ended, self._stream.record_event(), source)
+
+
+def _ended(event: Any, source: Tensor) -> None:
+    """Waits; `source` is given so that its memory is kept until then."""
+    event.synchronize()
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -249,20 +249,23 @@ def test_seed_decides(trainer: Trainer):
     [pytest.param((), marks=pytest.mark.slow), ((LOOP, SKIPPING),)],
     ids=["unedited", "skips blocks"],
 )
-def test_two_ranks_and_one_give_the_same_losses(
-    trainer: Trainer, changes: tuple[tuple[str, str], ...]
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_several_ranks_and_one_give_the_same_losses(
+    trainer: Trainer, ranks: int, changes: tuple[tuple[str, str], ...]
 ):
     file = edited(trainer.folder / "files", *changes)
     one = trainer.run(file=file, out="one")
-    two = trainer.run_ranks(2, file=file, out="two")
+    several = trainer.run_ranks(ranks, file=file, out="several")
     # Four decimals are printed; sums of fp32 in another order differ by less.
-    assert losses(two) == pytest.approx(losses(one), abs=2e-4)
-    assert list(metrics(two)) == list(metrics(one)) == [0, 2, 4, 6, 8]
+    assert losses(several) == pytest.approx(losses(one), abs=2e-4)
+    assert list(metrics(several)) == list(metrics(one)) == [0, 2, 4, 6, 8]
     for step, pair in metrics(one).items():
-        assert metrics(two)[step] == pytest.approx(pair, abs=2e-4)
-    weights = [load_file(trainer.folder / o / "ckpt_gpt-test.safetensors") for o in ("one", "two")]
-    for name, tensor in weights[0].items():
-        torch.testing.assert_close(weights[1][name], tensor, atol=2e-3, rtol=0)
+        assert metrics(several)[step] == pytest.approx(pair, abs=2e-4)
+    alone, shared = (
+        load_file(trainer.folder / out / "ckpt_gpt-test.safetensors") for out in ("one", "several")
+    )
+    for name, tensor in alone.items():
+        torch.testing.assert_close(shared[name], tensor, atol=2e-3, rtol=0)
 
 
 def test_a_gradient_that_no_rank_has_stays_missing(trainer: Trainer):

@@ -198,7 +198,7 @@ def test_perplexities_are_those_of_one_target_at_a_time(trained: Trained, data: 
         assert mean == pytest.approx(total / sum(p["words"] for p in passages), rel=1e-5)
 
 
-def test_batches_do_not_change_a_score(trained: Trained) -> None:
+def test_batches_and_parts_do_not_change_a_score(trained: Trained) -> None:
     rng = np.random.default_rng(3)
     spans = [
         Span(rng.integers(0, 4096, n).tolist(), rng.integers(0, 4096, k).tolist())
@@ -209,13 +209,21 @@ def test_batches_do_not_change_a_score(trained: Trained) -> None:
         together = trained.scored.score(spans, size)
         assert [s.loss for s in together] == pytest.approx([s.loss for s in alone], rel=1e-5)
         assert [s.greedy for s in together] == [s.greedy for s in alone]
+    del trained.scored.scored[:]
+    in_parts = trained.scored.score_parts(iter([spans[:1], [], spans[1:4], spans[4:]]), 64)
+    assert [s.loss for s in in_parts] == pytest.approx([s.loss for s in alone], rel=1e-5)
+    # The audit finds them in the same order.
+    assert [(id(span), score.loss) for span, score in trained.scored.scored] == [
+        (id(span), score.loss) for span, score in zip(spans, in_parts, strict=True)
+    ]
 
 
-@pytest.mark.parametrize("first", [2, 4096])
+@pytest.mark.parametrize("parts", [(2, 1), (1, 3), (5, 1), (4096, 4096)])
 def test_loglikelihoods_are_those_of_single_requests(
-    first: int, lm: CheckpointLM, trained: Trained, monkeypatch: pytest.MonkeyPatch
+    parts: tuple[int, int], lm: CheckpointLM, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scoring.lm_eval_stage.FIRST", first)
+    monkeypatch.setattr("scoring.lm_eval_stage.PARTS", parts)
+    assert lm.loglikelihood([]) == []
     pairs = [
         ("The king", " is dead."),
         ("", "Who's there?"),

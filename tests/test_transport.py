@@ -42,6 +42,22 @@ def late(inputs, outputs):
     serve_later.append(outputs["y"])
     outputs["y"][...] = 1
 
+order = []
+
+def slow(inputs, outputs, until, fails=False):
+    # Its answer comes when so many calls of it have begun.
+    order.append(until)
+
+    def finish():
+        while len(order) < until:
+            time.sleep(0.001)
+        if fails:
+            raise ValueError("no such thing")
+        outputs["y"][...] = until
+        return {"until": until}
+
+    return finish
+
 serve_later = []
 begun = []
 
@@ -50,7 +66,7 @@ def memory(inputs, outputs):
     return {"bytes": begun[0].nbytes, "same": bool((begun[0] == 7).any())}
 
 handlers = {"double": double, "fail": fail, "tell": tell, "leave": leave, "late": late}
-channel.serve(handlers | {"memory": memory}, begin=begun.append)
+channel.serve(handlers | {"memory": memory, "slow": slow}, begin=begun.append)
 """
 
 
@@ -186,6 +202,38 @@ def test_two_calls_may_be_under_way(start: Start) -> None:
         assert server.result()[0]["y"].tolist() == [2] * 4
         server.submit("double", {"x": np.full(4, 3)}, {"y": (np.int64, (4,))})
         assert [server.result()[0]["y"][0] for _ in range(2)] == [4, 6]
+
+
+ONE = {"y": ("i4", (1,))}
+
+
+def test_a_call_begins_while_the_answer_before_is_under_way(start: Start) -> None:
+    with closing(start()) as server:
+        for count in (2, 4, 6):  # of each pair the first is answered once the second has begun
+            server.submit("slow", outputs=ONE, until=count)
+            server.submit("slow", outputs=ONE, until=0)
+            (first, facts), (second, _) = server.result(), server.result()
+            assert (first["y"], facts, second["y"]) == (count, {"until": count}, 0)
+        # Nobody has to call again for an answer to come.
+        assert server.call("slow", outputs=ONE, until=7)[1] == {"until": 7}
+        server.submit("slow", outputs=ONE, until=0)
+        server.submit("double", {"x": np.arange(3)}, {"y": ("i8", (3,))})
+        assert server.result()[1] == {"until": 0}
+        assert server.result()[1] == {"count": 3}
+
+
+@pytest.mark.parametrize("raises", ["fail", "slow"])
+def test_an_answer_under_way_comes_before_another_call_s_error(start: Start, raises: str) -> None:
+    with closing(start()) as server:
+        server.submit("slow", outputs=ONE, until=1)
+        server.submit(
+            raises, outputs=ONE, **({"until": 2, "fails": True} if raises == "slow" else {})
+        )
+        assert server.result()[0]["y"] == 1
+        with pytest.raises(channel.ServerFailed, match="ValueError"):
+            server.result()
+        with pytest.raises(channel.ChannelClosed):
+            server.call("slow", until=0)
 
 
 def test_a_result_is_a_copy(start: Start) -> None:

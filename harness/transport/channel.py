@@ -25,12 +25,16 @@ import json
 import math
 import mmap
 import os
+import queue
 import socket
 import struct
 import subprocess
+import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -48,7 +52,10 @@ LISTEN = "HARNESS_LISTEN_FD"
 SERVER = "HARNESS_SERVER"
 """Variable of a scorer: a JSON file that says how the role `serve` is started, and its log."""
 
-Handler = Callable[..., Mapping[str, Any] | None]
+Later = Callable[[], Mapping[str, Any] | None]
+"""Waits until a call's outputs are filled, which a GPU has yet to do, say; returns its facts."""
+
+Handler = Callable[..., Mapping[str, Any] | Later | None]
 """handler(inputs, outputs, **args): reads arrays, fills arrays, returns facts for the caller."""
 
 Spec: TypeAlias = "tuple[DTypeLike, Sequence[int]]"
@@ -421,9 +428,11 @@ def serve(
     """Answers the calls of a `Server` until it is gone.
 
     `begin` is called first, with all shared memory.
-    A handler that raises ends the process with its traceback, after the caller was told.
+    A handler that raises ends the process with its traceback, after the caller was told. One that
+    returns a `Later` has its caller answered when that returns; meanwhile the next call begins.
     """
     connection = connect()
+    answers = _Answers(connection)
     try:
         _, fd = connection.receive_with_fd()
         memory = Memory(fd)
@@ -431,13 +440,63 @@ def serve(
             begin(memory.view("u1", (memory.size,), 0))
         while True:
             message = connection.receive()
-            inputs, outputs = (_views(memory, message[k]) for k in ("inputs", "outputs"))
-            try:
-                facts = handlers[message["call"]](inputs, outputs, **message["args"])
-            except Exception as error:
-                traceback.print_exc()
-                connection.send({"error": type(error).__name__})
-                raise SystemExit(1) from None
-            connection.send({"facts": dict(facts or {})})
+            answers.give(_tried(partial(_call, handlers, memory, message)))
     except ChannelClosed:
         return
+
+
+class _Answers:
+    """Tells the caller what calls came to, in their order, each when it is known."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._send, daemon=True)
+        self._thread.start()
+
+    def give(self, outcome: Any) -> None:
+        """What `_tried` came to. Does not return after an exception."""
+        self._outcomes.put(outcome)
+        if isinstance(outcome, Exception):
+            self._thread.join()
+
+    def _send(self) -> None:
+        try:
+            while True:
+                outcome = self._outcomes.get()
+                if callable(outcome):
+                    outcome = _tried(outcome)
+                if isinstance(outcome, Exception):
+                    traceback.print_exception(outcome)
+                    self._connection.send({"error": type(outcome).__name__})
+                    break
+                self._connection.send({"facts": dict(outcome)})
+        except ChannelClosed:
+            return  # which the other thread finds out too
+        except Exception:
+            traceback.print_exc()
+        _end_process()
+
+
+def _end_process() -> None:
+    """With exit code 1, from any thread."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(1)
+
+
+def _call(
+    handlers: Mapping[str, Handler], memory: Memory, message: Mapping[str, Any]
+) -> Mapping[str, Any] | Later | None:
+    inputs, outputs = (_views(memory, message[kind]) for kind in ("inputs", "outputs"))
+    return handlers[message["call"]](inputs, outputs, **message["args"])
+
+
+def _tried(work: Callable[[], Mapping[str, Any] | Later | None]) -> Any:
+    """Facts, a `Later`, or the exception that was raised."""
+    try:
+        return work() or {}
+    except Exception as error:
+        return error

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import logging
 import sys
 from collections.abc import Sequence
@@ -41,8 +42,9 @@ HOW_TO_GET_SETS = (
     "nothing is downloaded here."
 )
 
-FIRST = 4096
-"""Requests whose answers are computed while the others are encoded."""
+PARTS = 2048, 12288
+"""Requests that are encoded at a time, the first time and then: the others are encoded while the
+model works on those before."""
 
 METRIC = "acc"
 """Of lm-eval's metrics the one that is reported: the likeliest choice is the right one."""
@@ -68,16 +70,16 @@ class CheckpointLM(TemplateLM):  # type: ignore[misc]
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[tuple[float, bool]]:
-        """As `TemplateLM` has it, with the texts encoded at once instead of one by one.
-
-        The model begins with some of the requests, while the others are encoded.
-        """
+        """As `TemplateLM` has it, with many texts encoded at once instead of one by one."""
         pairs = [request.args for request in requests]
+        # Longest first, so that the texts of a batch are of like length.
+        order = sorted(range(len(pairs)), key=lambda i: -sum(map(len, pairs[i])))
+        bounds = [0, *range(PARTS[0], len(pairs), PARTS[1]), len(pairs)]
+        parts = [[pairs[i] for i in order[a:b]] for a, b in itertools.pairwise(bounds)]
         with ThreadPoolExecutor(1) as beside:
-            first = self._encoded(pairs[:FIRST])
-            others = beside.submit(self._encoded, pairs[FIRST:])
-            results = self._model.score(first) + self._model.score(others.result())
-        return _answers(results)
+            results = self._model.score_parts(beside.map(self._encoded, parts))
+        found = dict(zip(order, _answers(results), strict=True))
+        return [found[i] for i in range(len(pairs))]
 
     def _encoded(self, pairs: Sequence[tuple[str, str]]) -> list[Span]:
         return self._spans(pairs, encode_pairs(self._vocabulary, pairs))

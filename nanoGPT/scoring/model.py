@@ -9,6 +9,7 @@ logits and loss are never used.
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -121,44 +122,75 @@ class ScoredModel:
         """Padded tokens of a batch on this device."""
         return BATCH_TOKENS[self.device.type]
 
-    @torch.inference_mode()
     def score(self, spans: Sequence[Span], batch_tokens: int | None = None) -> list[SpanScore]:
         """One result a span, in the spans' order, whatever batches they were put in.
 
         Shorter spans of a batch are padded on the right, which a causal model cannot see.
         Raises ScoreError if a loss is not finite, ValueError if a span is too long.
         """
-        plan = list(batches(spans, batch_tokens or self.batch_tokens))
-        order = [i for batch in plan for i in batch]
-        inputs = _joined([spans[i].inputs for i in order])
-        targets = _joined([spans[i].targets for i in order])
-        if (longest := int(inputs.lengths.max(initial=0))) > self.block_size:
-            raise ValueError(f"a span of {longest} tokens, the model takes {self.block_size}")
-        ends = np.cumsum([len(batch) for batch in plan], dtype=np.int64).tolist()
-        rows = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-        given = (_padded(inputs, targets.lengths, some) for some in rows)
-        found: list[tuple[Tensor, Tensor]] = []
-        for some, hidden in zip(rows, self.hidden_states(given), strict=True):
-            # On a GPU this only begins the work, and nothing waits for it before all is begun.
+        return self.score_parts([spans], batch_tokens)
+
+    @torch.inference_mode()
+    def score_parts(
+        self, parts: Iterable[Sequence[Span]], batch_tokens: int | None = None
+    ) -> list[SpanScore]:
+        """As `score`, for spans that come part by part: one is scored while the next is made."""
+        begun: deque[tuple[_Planned, slice]] = deque()
+        results: list[SpanScore] = []
+
+        def given() -> Iterator[Batch]:
+            for spans in parts:
+                planned = _Planned(spans, batch_tokens or self.batch_tokens, self.block_size)
+                for rows in planned.rows:
+                    begun.append((planned, rows))
+                    yield _padded(planned.inputs, planned.targets.lengths, rows)
+
+        for hidden in self.hidden_states(given()):
+            planned, rows = begun.popleft()
+            # On a GPU this only begins the work; what waits for it waits beside the next batches.
             with matmul_precision("high" if self.tf32 else "highest"):
-                wanted = torch.from_numpy(targets.of(some)).to(self.device, torch.int64)
-                found.append(self.head.score(hidden.to(self.device), wanted))
-        losses, best = (
-            torch.cat(parts).cpu().numpy() if parts else np.zeros(0, dtype=np.float32)
-            for parts in ([loss for loss, _ in found], [best for _, best in found])
-        )
+                wanted = torch.from_numpy(planned.targets.of(rows)).to(self.device, torch.int64)
+                planned.found.append(self.head.score(hidden.to(self.device), wanted))
+            if len(planned.found) == len(planned.rows):
+                in_order = planned.results()
+                self.scored.extend(zip(planned.spans, in_order, strict=True))
+                results += in_order
+        if begun:
+            raise ValueError(f"{len(begun)} batches have no hidden states")
+        return results
+
+
+class _Planned:
+    """Spans in batches, and what has been found of them."""
+
+    def __init__(self, spans: Sequence[Span], batch_tokens: int, block_size: int) -> None:
+        self.spans = spans
+        plan = list(batches(spans, batch_tokens))
+        self._order = [i for batch in plan for i in batch]
+        self.inputs = _joined([spans[i].inputs for i in self._order])
+        self.targets = _joined([spans[i].targets for i in self._order])
+        if (longest := int(self.inputs.lengths.max(initial=0))) > block_size:
+            raise ValueError(f"a span of {longest} tokens, the model takes {block_size}")
+        ends = np.cumsum([len(batch) for batch in plan], dtype=np.int64).tolist()
+        self.rows = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+        """The batches, as places in the order of lengths."""
+        self.found: list[tuple[Tensor, Tensor]] = []
+        """Of each batch: the losses of its targets, whether each was the likeliest token."""
+
+    def results(self) -> list[SpanScore]:
+        """Of each span, once all batches are found. Raises ScoreError if a loss is not finite."""
+        losses, best = (torch.cat(parts).cpu().numpy() for parts in zip(*self.found, strict=True))
         if not np.isfinite(losses).all():
             raise ScoreError(
                 "the model's loss is not a finite number. Look at the losses that training "
                 "printed: a lower learning rate or a smaller change may keep them finite."
             )
-        sums = targets.sums(losses.astype(np.float64))
-        missed = targets.sums((best == 0).astype(np.int64))
-        places = zip(order, targets.bounds, targets.bounds[1:], sums, missed, strict=False)
+        sums = self.targets.sums(losses.astype(np.float64))
+        missed = self.targets.sums((best == 0).astype(np.int64))
+        bounds = self.targets.bounds
+        places = zip(self._order, bounds, bounds[1:], sums, missed, strict=False)
         results = {i: SpanScore(losses[a:b], loss, not miss) for i, a, b, loss, miss in places}
-        in_order = [results[i] for i in range(len(spans))]
-        self.scored.extend(zip(spans, in_order, strict=True))
-        return in_order
+        return [results[i] for i in range(len(self.spans))]
 
 
 @dataclass(frozen=True)
