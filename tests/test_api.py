@@ -42,6 +42,7 @@ SLOWER = {
     "end_line": 3,
     "content": "FIRST_RATE = 0.02",
 }
+SLEEPS = SLOWER | {"content": "import time\n\ntime.sleep(3)\nFIRST_RATE = 0.05"}
 BROKEN = SLOWER | {"content": "FIRST_RATE = ("}
 RAISES = {
     "op": "replace",
@@ -304,8 +305,7 @@ def test_a_run_that_cannot_be_read_keeps_no_server_down(
 
 
 def test_a_dead_runner_is_resumed_under_its_number(player: Player, tmp_path: Path) -> None:
-    slow = "def predict(s, x):\n    return s * x + 0 * sum(range(300_000))"
-    player.call("edit", **(RAISES | {"content": slow}))
+    player.call("edit", **SLEEPS)
     _training(player)
     run = tmp_path / "state" / "sessions" / player.id / "runs" / "test-1.1"
     _kill_runner(run)
@@ -325,8 +325,7 @@ def test_a_result_names_the_data_that_it_was_queued_with(
     name = "points"
     manifest = data / name / "manifest.json"
     digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
-    slow = "def predict(s, x):\n    return s * x + 0 * sum(range(100_000))"
-    player.call("edit", **(RAISES | {"content": slow}))
+    player.call("edit", **SLEEPS)
     _training(player)
     manifest.unlink()
     assert "metrics" in player.call("status", wait_s=50)["data"]
@@ -343,6 +342,7 @@ def _training(player: Player) -> dict[str, Any]:
     trains = "[Test #1] running: fit-toy"
     while not (answer["text"].startswith(trains) and answer["budget"]["used"] == 1):
         assert time.monotonic() < deadline, answer["text"]
+        assert answer["data"].get("state") != "finished", "it was over before it was looked at"
         answer = player.call("status", wait_s=1)
     return answer
 
