@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -261,6 +264,34 @@ def test_a_long_session_is_exported_in_time(tmp_path: Path) -> None:
     path = written(tmp_path, stories.long_transcript(300, 1_000_000))
     for format in EXPORTS:
         assert exported(path, format)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "--format", "jsonl", "--out", "-"),
+        ("export", "--format", "markdown", "--out", "-"),
+    ],
+    ids=["a journal", "a page"],
+)
+def test_whoever_reads_may_have_seen_enough(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """As `| head` has: the program ends, without a word."""
+    path = written(tmp_path, stories.long_transcript(300, 1_000_000))
+    name, *options = command
+    # Without a buffer, Python takes a write that was cut short for a whole one.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(
+        [sys.executable, "-c", "from harness.cli import app; app()", name, str(path), *options],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(1)  # more is to come than a pipe holds
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(30) == 1
 
 
 def test_a_file_is_named_by_itself_and_never_replaced(
