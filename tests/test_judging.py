@@ -77,6 +77,7 @@ def test_a_verdict_is_for_everybody_and_its_note_for_people(
     assert rows(client)[0]["standing"] == "unconfirmed"
     site = people(client)
     assert "Nobody has given a verdict" in words(page(site, f"/sessions/{player.id}/review"))
+    assert "disqualified" not in words(page(site, "/"))
     path = f"/v1/sessions/{player.id}/review"
     disqualified = {"verdict": "disqualified", "category": "memorised data", "note": SECRET}
     refused = client.post(path, json=disqualified, headers=player.headers)
@@ -93,6 +94,7 @@ def test_a_verdict_is_for_everybody_and_its_note_for_people(
     assert (row["review"]["verdict"], row["review"]["note"]) == ("disqualified", SECRET)
     board = words(page(site, "/leaderboards/two-files"))
     assert board.index("Not ranked") < board.index("ada") < board.index(SECRET)
+    assert "disqualified" in words(page(site, "/"))
     shown = words(page(site, f"/sessions/{player.id}/review"))
     assert f"disqualified (memorised data) {SECRET}" in shown
     assert shown.index("disqualified (memorised data)") < shown.index(f": suspect {SECRET}")

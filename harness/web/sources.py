@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.board import LeaderboardView
+from harness.events import Reviewed
 from harness.prompt import build_prompt
 from harness.recorded import RecordingError
 from harness.recordings import read_recordings
@@ -48,10 +49,10 @@ class Listed:
     baseline: float | None
     """the same metric of the unedited file, measured here"""
     started_at: datetime | None
+    review: Reviewed | None
+    """a person's verdict, the latest"""
     title: str = ""
     """a file's name, for a session from a file"""
-    problem: str = ""
-    """why it cannot be shown"""
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def listed(
         best=best,
         baseline=unedited.metrics.get(metric.name) if unedited and metric else None,
         started_at=story.started_at,
+        review=story.review,
     )
 
 
