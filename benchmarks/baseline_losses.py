@@ -36,15 +36,23 @@ from stage_process import Measured, stage_command, stage_environment
 from harness.task import load_task
 
 UNEDITED = "unedited"
+ENDED = "ended with exit code "
 
 Runs = dict[tuple[str, int], Measured]
 """What was measured, by the baseline's name and the seed."""
 
 
+def runs_of(text: str) -> list[tuple[str, int]]:
+    """NAME:SEED,... as names and seeds."""
+    try:
+        return [(name, int(seed)) for name, seed in (run.split(":") for run in text.split(","))]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME:SEED,NAME:SEED,...") from None
+
+
 def train(options: argparse.Namespace) -> None:
     """Carries out all runs, and leaves their logs."""
-    runs = [(name, int(seed)) for name, _, seed in (r.partition(":") for r in options.runs)]
-    options.logs.mkdir(parents=True, exist_ok=True)
+    options.logs.mkdir(parents=True)
     free: SimpleQueue[str] = SimpleQueue()
     for gpu in options.gpus.split(","):
         free.put(gpu)
@@ -58,7 +66,7 @@ def train(options: argparse.Namespace) -> None:
             free.put(gpu)
 
     with ThreadPoolExecutor(free.qsize()) as pool:
-        for done in [pool.submit(run, name, seed) for name, seed in runs]:
+        for done in [pool.submit(run, name, seed) for name, seed in options.runs]:
             done.result()
 
 
@@ -84,7 +92,7 @@ def one_run(options: argparse.Namespace, folder: Path, name: str, seed: int, gpu
         for line in process.stdout:
             log.write(f"{time.perf_counter() - began:.1f} {line}")
             log.flush()
-    print(f"{name}, seed {seed}, GPU {gpu}: exit code {process.returncode}", file=sys.stderr)
+        log.write(f"{time.perf_counter() - began:.1f} {ENDED}{process.wait()}\n")
 
 
 def edited(task: str, name: str, folder: Path) -> Path:
@@ -98,15 +106,22 @@ def edited(task: str, name: str, folder: Path) -> Path:
     return folder
 
 
-def read_logs(folder: Path) -> Runs:
+def read_logs(folder: Path) -> tuple[Runs, list[str]]:
+    """What was measured, and a line for each run that did not come to its end."""
     found: Runs = {}
+    unfinished = []
     for path in sorted(folder.glob("*-*.log")):
         name, _, seed = path.stem.rpartition("-")
         run = found[name, int(seed)] = Measured()
+        said = ["nothing"]
         for line in path.read_text(encoding="utf-8").splitlines():
             seconds, _, printed = line.partition(" ")
             run.read(printed, float(seconds))
-    return dict(sorted(found.items(), key=lambda item: (item[0][0] != UNEDITED, item[0])))
+            said.append(printed)
+        if said[-1] != f"{ENDED}0":
+            unfinished.append(f"{path.name} did not come to its end: {'; '.join(said[-2:])}")
+    runs = sorted(found.items(), key=lambda item: (item[0][0] != UNEDITED, item[0]))
+    return dict(runs), unfinished
 
 
 def show_runs(runs: Runs) -> None:
@@ -118,7 +133,8 @@ def show_runs(runs: Runs) -> None:
     print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
     for (name, seed), run in runs.items():
         ratio = f"{fmean(usual) / run.speed:.3f}" if usual and run.speed else "-"
-        cells = [name, str(seed), f"{run.first_step:.0f} s", ratio, run.peak]
+        first = f"{run.first_step:.0f} s" if run.losses else "-"
+        cells = [name, str(seed), first, ratio, run.peak]
         cells += [f"{run.monitor[step]:.4f}" if step in run.monitor else "-" for step in steps]
         print(f"| {' | '.join(cells)} |")
     if usual:
@@ -153,8 +169,8 @@ def paired(runs: Runs, name: str) -> Mapping[int, list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--logs", type=Path, required=True, help="folder for a log of each run")
-    parser.add_argument("--runs", type=lambda text: text.split(","), help="NAME:SEED,...")
+    parser.add_argument("--logs", type=Path, required=True, help="folder of the runs' logs")
+    parser.add_argument("--runs", type=runs_of, help="NAME:SEED,...; --logs is to be new then")
     parser.add_argument("--data", type=Path, help="a prepared folder")
     parser.add_argument("--gpus", default="0", help="ids, comma-separated")
     parser.add_argument("--steps", type=int, default=60)
@@ -163,12 +179,19 @@ def main() -> None:
     parser.add_argument("extra", nargs="*", help="further --key=value settings, after --")
     options = parser.parse_args()
     if options.runs:
-        if not options.data:
+        if not (options.data and (options.data / "run").is_dir()):
             parser.error("--data names the prepared folder to train on")
+        if options.logs.exists():
+            parser.error(f"{options.logs} is there already; name a new folder for these runs")
+        known = {UNEDITED, *load_task(ROOT / "tasks" / options.task).baselines}
+        if unknown := sorted({name for name, _ in options.runs} - known):
+            parser.error(f"no baseline {', '.join(unknown)}; there are {', '.join(sorted(known))}")
         train(options)
-    runs = read_logs(options.logs)
+    runs, unfinished = read_logs(options.logs)
     show_runs(runs)
     show_differences(runs)
+    if unfinished:
+        sys.exit("\n".join(unfinished))
 
 
 if __name__ == "__main__":

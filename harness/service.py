@@ -23,7 +23,6 @@ import json
 import logging
 import math
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -94,7 +93,7 @@ from harness.store import StaleSession, Store
 from harness.task import UNCOUNTED, Task
 from harness.telemetry import Telemetry
 from harness.troubles import Troubles
-from harness.workspace import RunPaths, StatePaths, read_regular, remove_tree
+from harness.workspace import RunPaths, StatePaths, keep_files, read_regular, remove_tree
 
 log = logging.getLogger("harness.service")
 
@@ -633,12 +632,8 @@ class Service:
         for stage in live.task.profile(live.profile).stages:
             left = paths.step(stage.label, "score").reference
             target = self.state.unedited(self._unedited_key(live, stage.label, data))
-            if left.is_dir() and not target.exists():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                temporary = target.with_name(f"{target.name}.{secrets.token_hex(4)}")
-                shutil.copytree(left, temporary)
-                with contextlib.suppress(OSError):  # another test may have been first
-                    temporary.rename(target)
+            if left.is_dir():
+                keep_files(left, target)
 
     def _advance(self, live: LiveSession, attempt: Attempt) -> Report | None:
         """Take a test that has not begun one step on: to its check, or from that to the executor.

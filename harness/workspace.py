@@ -12,6 +12,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import stat
 import subprocess
 import tempfile
@@ -328,6 +329,17 @@ def entries_below(folder: Path) -> Iterator[os.DirEntry[str]]:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
                 yield entry
+
+
+def keep_files(source: Path, target: Path) -> None:
+    """Copies what `source` holds and `target` does not yet; each file appears whole, for good."""
+    for entry in entries_below(source):
+        kept = target / Path(entry.path).relative_to(source)
+        if entry.is_file(follow_symlinks=False) and not kept.exists():
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+                copy = shutil.copy(entry.path, folder)
+                os.replace(copy, kept)
 
 
 def remove_tree(folder: Path) -> None:

@@ -123,7 +123,10 @@ class _Copies:
         self._stream: Any = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def begin(self, source: Tensor, target: Tensor) -> channel.Later:
-        """Takes `source`, once it is computed, as float32 into `target`, whose pages are locked."""
+        """Takes `source`, once it is computed, as float32 into `target`.
+
+        Beside other work only if the pages of `target` are locked.
+        """
         source = source.float()
         self._stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self._stream):

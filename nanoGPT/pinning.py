@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -16,7 +17,12 @@ def pin(memory: NDArray[Any]) -> bool:
     if not torch.cuda.is_available():
         return False
     runtime: Any = torch.cuda.cudart()  # type: ignore[no-untyped-call]
-    return int(runtime.cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)) == 0
+    if int(runtime.cudaHostRegister(memory.ctypes.data, memory.nbytes, 0)) == 0:
+        return True
+    with contextlib.suppress(RuntimeError):
+        torch.zeros(1, device="cuda")  # takes up the error, which a later launch would raise
+    print("no page-locked memory; copies to and from the GPU are slower", flush=True)
+    return False
 
 
 def unpin(memory: NDArray[Any]) -> None:

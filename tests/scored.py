@@ -32,7 +32,8 @@ def direct(
         for batch in batches:
             hidden = np.empty((len(batch.places), sizes.n_embd), dtype=np.float32)
             given = {"idx": batch.idx.numpy(), "places": batch.places.numpy()}
-            server.hidden(given, {"hidden": hidden})
+            if (later := server.hidden(given, {"hidden": hidden})) is not None:
+                later()
             yield torch.from_numpy(hidden)
 
     where = torch.device(device)

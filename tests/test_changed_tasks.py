@@ -69,3 +69,42 @@ def test_a_result_is_of_the_version_that_its_test_was_queued_with(
     player.call("submit", n=1)
     groups = player.client.get("/v1/leaderboards/two-files").json()["groups"]
     assert [(group["task_version"], group["current"]) for group in groups] == [(1, False)]
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_what_scoring_the_unedited_files_left_is_kept_and_added_to(
+    start_server: Callable[..., TestClient], tasks: Path, tmp_path: Path, edited: bool
+) -> None:
+    """Scoring that asks otherwise than before leaves other files, and finds what it left itself."""
+    script = tasks / "two_files" / "scripts" / "fit.sh"
+    scores = '  score) exec python "$here/scoring.py" fit ;;\n'
+    found: list[list[str]] = []
+    for name in ("first", "second", "second"):
+        client = start_server(tasks_dir=tasks)
+        change(
+            script,
+            scores,
+            f"""  score)
+    mkdir -p "$HARNESS_OUT/reference/below"
+    echo {len(found)} > "$HARNESS_OUT/reference/below/{name}"
+    ls "${{HARNESS_UNEDITED:-/nowhere}}/below" > "$HARNESS_OUT/seen" 2> "$HARNESS_OUT/none" || :
+    exec python "$here/scoring.py" fit ;;
+""",
+        )
+        player = new_player(client, agent="ada")
+        if edited:
+            player.call("edit", **rate(0.06))
+        assert player.call("test", wait_s=50)["data"]["scored"]
+        [seen] = (tmp_path / "state/sessions" / player.id).rglob("fit-toy.score/seen")
+        found.append(seen.read_text().split())
+        client.__exit__(None, None, None)
+        script.write_text((TOY_TASKS / "two_files" / "scripts" / "fit.sh").read_text())
+    if edited:
+        assert found == [[], [], []]
+        return
+    assert found == [[], ["first"], ["first", "second"]]
+    [folder] = (tmp_path / "state/cache/unedited").glob("*fit*")
+    assert {file.name: file.read_text() for file in (folder / "below").iterdir()} == {
+        "first": "0\n", "second": "1\n",
+    }  # fmt: skip
+    assert [path.name for path in folder.parent.iterdir() if "fit" not in path.name] == []

@@ -17,6 +17,7 @@ import pytest
 from training import FOLDER, ROOT, SMALL, edited
 
 import preflight
+from harness.task import load_task
 from preflight import Check, Outcome, Report, Unedited
 
 SCRIPTS = ROOT / "tasks/llm-pretrain-residual/scripts"
@@ -426,3 +427,21 @@ def test_a_gpu_stage_without_a_gpu_cannot_be_checked(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert done.stderr.startswith("ERROR: this stage trains on GPUs and was given none.")
+
+
+@pytest.mark.parametrize("name", ["llm-pretrain-residual", "llm-pretrain-mlp"])
+def test_the_steps_limits_leave_room_for_what_a_check_finds(name: str) -> None:
+    """Compiling that is given up, steps without it, and a look at what holds the memory."""
+    start, compiling, steps = preflight.START_S, preflight.COMPILE_S, preflight.STEPS_S
+    check = start + compiling + 2 * (start + steps + steps)
+    unedited = preflight.PATIENCE * (start + compiling) + steps
+    stages = [
+        stage
+        for profile in load_task(ROOT / "tasks" / name).profiles.values()
+        for stage in profile.stages
+        if "reference" in stage.roles
+    ]
+    assert len(stages) == 2
+    for stage in stages:
+        assert (stage.limits.preflight_s or 0) > check
+        assert (stage.limits.reference_s or 0) > unedited

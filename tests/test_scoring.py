@@ -222,7 +222,8 @@ def test_batches_and_parts_do_not_change_a_score(trained: Trained) -> None:
 def test_loglikelihoods_are_those_of_single_requests(
     parts: tuple[int, int], lm: CheckpointLM, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scoring.lm_eval_stage.PARTS", parts)
+    for name, size in zip(("FIRST_PART", "PART"), parts, strict=True):
+        monkeypatch.setattr(f"scoring.lm_eval_stage.{name}", size)
     assert lm.loglikelihood([]) == []
     pairs = [
         ("The king", " is dead."),

@@ -44,7 +44,7 @@ def late(inputs, outputs):
 
 order = []
 
-def slow(inputs, outputs, until, fails=False):
+def slow(inputs, outputs, until, fails=False, leaves=False):
     # Its answer comes when so many calls of it have begun.
     order.append(until)
 
@@ -53,10 +53,22 @@ def slow(inputs, outputs, until, fails=False):
             time.sleep(0.001)
         if fails:
             raise ValueError("no such thing")
+        if leaves:
+            raise SystemExit(3)
         outputs["y"][...] = until
         return {"until": until}
 
     return finish
+
+told = {}
+
+def count(inputs, outputs):
+    # One mapping for all calls, which goes on changing.
+    told["calls"] = told.get("calls", 0) + 1
+    return told
+
+def no_json(inputs, outputs):
+    return {"what": {1, 2}}
 
 serve_later = []
 begun = []
@@ -66,7 +78,8 @@ def memory(inputs, outputs):
     return {"bytes": begun[0].nbytes, "same": bool((begun[0] == 7).any())}
 
 handlers = {"double": double, "fail": fail, "tell": tell, "leave": leave, "late": late}
-channel.serve(handlers | {"memory": memory, "slow": slow}, begin=begun.append)
+handlers |= {"memory": memory, "slow": slow, "count": count, "no_json": no_json}
+channel.serve(handlers, begin=begun.append)
 """
 
 
@@ -234,6 +247,28 @@ def test_an_answer_under_way_comes_before_another_call_s_error(start: Start, rai
             server.result()
         with pytest.raises(channel.ChannelClosed):
             server.call("slow", until=0)
+
+
+def test_an_answer_under_way_that_leaves_ends_the_process(start: Start) -> None:
+    with closing(start()) as server:
+        server.submit("slow", outputs=ONE, until=1, leaves=True)
+        with pytest.raises(channel.ChannelClosed):
+            server.result()
+
+
+def test_facts_are_those_of_their_own_call(start: Start) -> None:
+    """Though the answer is sent while the next handler changes what it returned."""
+    with closing(start()) as server:
+        for calls in range(1, 100, 2):
+            server.submit("count")
+            server.submit("count")
+            told = [server.result()[1] for _ in range(2)]
+            assert told == [{"calls": calls}, {"calls": calls + 1}]
+
+
+def test_facts_that_are_no_json(start: Start) -> None:
+    with closing(start()) as server, pytest.raises(channel.ServerFailed, match="TypeError"):
+        server.call("no_json")
 
 
 def test_a_result_is_a_copy(start: Start) -> None:

@@ -53,10 +53,15 @@ SERVER = "HARNESS_SERVER"
 """Variable of a scorer: a JSON file that says how the role `serve` is started, and its log."""
 
 Later = Callable[[], Mapping[str, Any] | None]
-"""Waits until a call's outputs are filled, which a GPU has yet to do, say; returns its facts."""
+"""Waits until a call's outputs are filled, by a GPU for example, and returns the call's facts.
+
+It runs in a thread of its own, beside the next handler: what is set for one thread, as torch's
+`no_grad`, is not set there. Inputs and outputs stay in place until it returns.
+"""
 
 Handler = Callable[..., Mapping[str, Any] | Later | None]
-"""handler(inputs, outputs, **args): reads arrays, fills arrays, returns facts for the caller."""
+"""handler(inputs, outputs, **args): reads arrays, fills arrays, returns facts for the caller; or a
+`Later`, if the outputs are not filled yet."""
 
 Spec: TypeAlias = "tuple[DTypeLike, Sequence[int]]"
 """dtype and shape of an array."""
@@ -89,10 +94,10 @@ class Connection:
 
     def send(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         """Raises ChannelClosed; ValueError for a message that is too long or no JSON."""
-        body = json.dumps(message, allow_nan=False).encode()
-        if len(body) > MESSAGE_BYTES:
-            raise ValueError(f"a message of {len(body)} bytes; at most {MESSAGE_BYTES} are sent")
-        data = struct.pack("<I", len(body)) + body
+        self.send_packed(packed(message), fds)
+
+    def send_packed(self, data: bytes, fds: Sequence[int] = ()) -> None:
+        """Sends what `packed` has made of a message. Raises ChannelClosed."""
         try:
             sent = socket.send_fds(self._socket, [data], list(fds)) if fds else 0
             self._socket.sendall(data[sent:])
@@ -147,6 +152,14 @@ class Connection:
 
     def close(self) -> None:
         self._socket.close()
+
+
+def packed(message: Mapping[str, Any]) -> bytes:
+    """A message as it is sent. Raises ValueError if it is too long, TypeError if it is no JSON."""
+    body = json.dumps(message, allow_nan=False).encode()
+    if len(body) > MESSAGE_BYTES:
+        raise ValueError(f"a message of {len(body)} bytes; at most {MESSAGE_BYTES} are sent")
+    return struct.pack("<I", len(body)) + body
 
 
 class Listener:
@@ -428,8 +441,9 @@ def serve(
     """Answers the calls of a `Server` until it is gone.
 
     `begin` is called first, with all shared memory.
-    A handler that raises ends the process with its traceback, after the caller was told. One that
-    returns a `Later` has its caller answered when that returns; meanwhile the next call begins.
+    A handler that raises ends the process with its traceback, after the caller was told; exit
+    handlers do not run then. One that returns a `Later` has its caller answered when that returns;
+    meanwhile the next call begins.
     """
     connection = connect()
     answers = _Answers(connection)
@@ -440,7 +454,7 @@ def serve(
             begin(memory.view("u1", (memory.size,), 0))
         while True:
             message = connection.receive()
-            answers.give(_tried(partial(_call, handlers, memory, message)))
+            answers.give(partial(_call, handlers, memory, message))
     except ChannelClosed:
         return
 
@@ -450,12 +464,13 @@ class _Answers:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._outcomes: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[bytes | Later | Exception] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._send, daemon=True)
         self._thread.start()
 
-    def give(self, outcome: Any) -> None:
-        """What `_tried` came to. Does not return after an exception."""
+    def give(self, call: Callable[[], Mapping[str, Any] | Later | None]) -> None:
+        """Makes a call. Does not return if it raises an exception."""
+        outcome = _outcome(call)
         self._outcomes.put(outcome)
         if isinstance(outcome, Exception):
             self._thread.join()
@@ -465,17 +480,19 @@ class _Answers:
             while True:
                 outcome = self._outcomes.get()
                 if callable(outcome):
-                    outcome = _tried(outcome)
+                    outcome = _outcome(outcome)
+                if isinstance(outcome, bytes):
+                    self._connection.send_packed(outcome)
+                    continue
                 if isinstance(outcome, Exception):
                     traceback.print_exception(outcome)
                     self._connection.send({"error": type(outcome).__name__})
-                    break
-                self._connection.send({"facts": dict(outcome)})
+                return
         except ChannelClosed:
-            return  # which the other thread finds out too
-        except Exception:
-            traceback.print_exc()
-        _end_process()
+            pass
+        finally:
+            # Nobody would be answered any more, whatever it was that ended this thread.
+            _end_process()
 
 
 def _end_process() -> None:
@@ -494,9 +511,12 @@ def _call(
     return handlers[message["call"]](inputs, outputs, **message["args"])
 
 
-def _tried(work: Callable[[], Mapping[str, Any] | Later | None]) -> Any:
-    """Facts, a `Later`, or the exception that was raised."""
+def _outcome(work: Callable[[], Mapping[str, Any] | Later | None]) -> bytes | Later | Exception:
+    """Facts as the message that tells them, before anybody can change them; or what else came."""
     try:
-        return work() or {}
+        found = work()
+        if callable(found):
+            return found
+        return packed({"facts": dict(found or {})})
     except Exception as error:
         return error

@@ -42,9 +42,9 @@ HOW_TO_GET_SETS = (
     "nothing is downloaded here."
 )
 
-PARTS = 2048, 12288
-"""Requests that are encoded at a time, the first time and then: the others are encoded while the
-model works on those before."""
+FIRST_PART, PART = 2048, 12288
+"""Requests that are encoded at a time: the first ones, and then. A part is encoded while the model
+works on the one before."""
 
 METRIC = "acc"
 """Of lm-eval's metrics the one that is reported: the likeliest choice is the right one."""
@@ -74,7 +74,7 @@ class CheckpointLM(TemplateLM):  # type: ignore[misc]
         pairs = [request.args for request in requests]
         # Longest first, so that the texts of a batch are of like length.
         order = sorted(range(len(pairs)), key=lambda i: -sum(map(len, pairs[i])))
-        bounds = [0, *range(PARTS[0], len(pairs), PARTS[1]), len(pairs)]
+        bounds = [0, *range(FIRST_PART, len(pairs), PART), len(pairs)]
         parts = [[pairs[i] for i in order[a:b]] for a, b in itertools.pairwise(bounds)]
         with ThreadPoolExecutor(1) as beside:
             results = self._model.score_parts(beside.map(self._encoded, parts))

@@ -134,7 +134,10 @@ class ScoredModel:
     def score_parts(
         self, parts: Iterable[Sequence[Span]], batch_tokens: int | None = None
     ) -> list[SpanScore]:
-        """As `score`, for spans that come part by part: one is scored while the next is made."""
+        """As `score`, for spans that come part by part: one is scored while the next is made.
+
+        An error may come while batches are under way; nothing can be asked of the model then.
+        """
         begun: deque[tuple[_Planned, slice]] = deque()
         results: list[SpanScore] = []
 
@@ -147,7 +150,7 @@ class ScoredModel:
 
         for hidden in self.hidden_states(given()):
             planned, rows = begun.popleft()
-            # On a GPU this only begins the work; what waits for it waits beside the next batches.
+            # On a GPU this begins the work, and waits for that on the batch before at most.
             with matmul_precision("high" if self.tf32 else "highest"):
                 wanted = torch.from_numpy(planned.targets.of(rows)).to(self.device, torch.int64)
                 planned.found.append(self.head.score(hidden.to(self.device), wanted))
