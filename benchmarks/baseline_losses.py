@@ -26,13 +26,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from statistics import fmean, stdev
 
-from scipy import stats
 from serving import ROOT  # puts the packages below on the path
 
 # isort: split
 from baselines import baseline_files
 from stage_process import Measured, stage_command, stage_environment
 
+from harness.scoring import quantile
 from harness.task import load_task
 
 UNEDITED = "unedited"
@@ -45,9 +45,12 @@ Runs = dict[tuple[str, int], Measured]
 def runs_of(text: str) -> list[tuple[str, int]]:
     """NAME:SEED,... as names and seeds."""
     try:
-        return [(name, int(seed)) for name, seed in (run.split(":") for run in text.split(","))]
+        runs = [(name, int(seed)) for name, seed in (run.split(":") for run in text.split(","))]
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME:SEED,NAME:SEED,...") from None
+    if len(set(runs)) < len(runs):
+        raise argparse.ArgumentTypeError(f"{text!r} names a run twice; name each once")
+    return runs
 
 
 def train(options: argparse.Namespace) -> None:
@@ -150,7 +153,7 @@ def show_differences(runs: Runs) -> None:
         for step, differences in paired(runs, name).items():
             interval = "-"
             if (count := len(differences)) > 1:
-                half = stats.t.ppf(0.975, count - 1) * stdev(differences) / count**0.5
+                half = quantile(count - 1) * stdev(differences) / count**0.5
                 mean = fmean(differences)
                 interval = f"[{mean - half:+.4f}, {mean + half:+.4f}]"
             print(f"| {name} | {step} | {count} | {fmean(differences):+.4f} | {interval} |")
@@ -188,6 +191,8 @@ def main() -> None:
             parser.error(f"no baseline {', '.join(unknown)}; there are {', '.join(sorted(known))}")
         train(options)
     runs, unfinished = read_logs(options.logs)
+    if not runs:
+        sys.exit(f"no logs of runs in {options.logs}; --runs makes some")
     show_runs(runs)
     show_differences(runs)
     if unfinished:
